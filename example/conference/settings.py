@@ -1,0 +1,123 @@
+"""Settings of every process: what it talks to is in servers.json, its secrets are in .env."""
+
+import os
+import sys
+from collections import ChainMap
+
+from . import dotenv, release
+
+BASE_DIR = release.ROOT
+if not (BASE_DIR / "inventory.py").exists():
+    sys.path.append(str(BASE_DIR.parent))  # a checkout, where it is one folder up
+
+import inventory  # noqa: E402
+
+# Small letters: names in capitals are settings, which Celery and error pages may print.
+env_file = BASE_DIR / ".env"
+secrets = ChainMap(os.environ, dotenv.read(env_file))
+
+# A checkout without secrets belongs to no fleet: it talks to no server, and shows its errors.
+alone = release.NAME == "checkout" and not env_file.exists()
+DEBUG = alone
+SECRET_KEY = "only good for a checkout" if alone else secrets.get("SECRET_KEY", "")
+
+
+def hosts(role):
+    return () if alone else inventory.hosts(role)
+
+
+def addresses(role, port):
+    return [f"{host.private_dns}:{port}" for host in hosts(role)]
+
+
+facing = [*hosts("nginx"), *hosts("web")]  # those that a request may name
+ALLOWED_HOSTS = [word for h in facing for word in (h.name, h.private_dns, h.public_dns) if word]
+ALLOWED_HOSTS += ["localhost"]  # the trial of a staged release asks over a Unix socket
+
+INSTALLED_APPS = ["django.contrib.staticfiles", "directory"]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+ROOT_URLCONF = "conference.urls"
+WSGI_APPLICATION = "conference.wsgi.application"
+TEMPLATES = [{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}]
+
+# Database
+
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+DATABASES = {
+    "default": {
+        "ENGINE": "django.db.backends.sqlite3",
+        # Beside the real .env, which every release links to: a database must outlive a release.
+        "NAME": env_file.resolve().parent / "conference.sqlite3",
+        "OPTIONS": {"transaction_mode": "IMMEDIATE", "init_command": "PRAGMA journal_mode=WAL"},
+    }
+}
+for db in hosts("db")[:1]:
+    DATABASES["default"] = {
+        "ENGINE": "django.db.backends.postgresql",
+        "HOST": db.private_dns,
+        "PORT": 5432,
+        "NAME": "conference",
+        "USER": "conference",
+        "PASSWORD": secrets.get("DATABASE_PASSWORD", ""),
+        "OPTIONS": {"connect_timeout": 2},
+    }
+
+# Cache
+
+caches = addresses("memcached", 11211)
+if caches:
+    CACHES = {
+        "default": {
+            "BACKEND": "django.core.cache.backends.memcached.PyMemcacheCache",
+            "LOCATION": caches,
+            # A dead server is a miss, never an error page; /healthz is where it shows.
+            "OPTIONS": {"ignore_exc": True, "connect_timeout": 0.3, "timeout": 0.5},
+        }
+    }
+
+# Celery
+
+LONGEST_TASK = 600
+brokers = addresses("redis", 6379)
+CELERY_BROKER_URL = f"redis://{brokers[0]}/0" if brokers else None
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BROKER_TRANSPORT_OPTIONS = {
+    "visibility_timeout": 2 * LONGEST_TASK,  # were it shorter than a task, the task would run twice
+    "unacked_restore_interval": 2,  # what a killed worker held is given out again in seconds
+    "unacked_restore_throttle": 1,
+    "socket_connect_timeout": 2,
+}
+CELERY_TASK_ALWAYS_EAGER = not brokers
+CELERY_TASK_EAGER_PROPAGATES = True
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_ACKS_LATE = True
+CELERY_TASK_REJECT_ON_WORKER_LOST = True  # with acks_late: a killed child's task runs again
+CELERY_TASK_TIME_LIMIT = LONGEST_TASK
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+
+# Files
+
+STATIC_URL = "/static/"
+STATIC_ROOT = BASE_DIR / "static"
+MEDIA_URL = "/media/"
+MEDIA_ROOT = BASE_DIR / "media"
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.ManifestStaticFilesStorage"},
+}
+
+LANGUAGE_CODE = "en-gb"
+TIME_ZONE = "UTC"
+USE_TZ = True
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "handlers": {"console": {"class": "logging.StreamHandler"}},
+    "loggers": {"django": {"handlers": ["console"], "level": "INFO"}},
+}

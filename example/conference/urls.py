@@ -1,0 +1,11 @@
+"""Every address of the site."""
+
+from django.urls import include, path
+
+from .views import healthz, running
+
+urlpatterns = [
+    path("", include("directory.urls")),
+    path("healthz", healthz),
+    path("__release__", running),
+]

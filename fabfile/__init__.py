@@ -1,0 +1,16 @@
+"""The table of contents: every task that `fab` knows, and the flags that come with them."""
+
+import sys
+from pathlib import Path
+
+HERE = str(Path(__file__).resolve().parent)
+# Invoke puts this folder itself on sys.path, where celery.py and others would shadow real packages.
+sys.path[:] = [str(Path(HERE).parent), *(path for path in sys.path if path != HERE)]
+
+from . import cli  # noqa: E402
+from .deploy import deploy, rollback, rollforward  # noqa: E402, F401
+from .hosts import check, put_shared, setup, trust_hosts  # noqa: E402, F401
+from .reports import audit, releases, running, unlock  # noqa: E402, F401
+from .sandbox import sandbox_down, sandbox_status, sandbox_up  # noqa: E402, F401
+
+cli.install()

@@ -1,0 +1,194 @@
+"""deploy, rollback, rollforward and what one wants to know about them: the list of steps."""
+
+import time
+from pathlib import Path
+
+from . import artifact
+from .application import application, on_app_hosts, restart
+from .env import ROOT, env
+from .errors import Fenced, Interrupted, Refused, Reverted, Stop, Stranded
+from .prove import prove, trial
+from .release import skew
+
+
+@on_app_hosts(help={"revision": "What to deploy: a branch, tag or commit (deploy.revision)."})
+def deploy(fleet, revision=""):
+    """Release a revision on all hosts, or on none."""
+    releases = application(fleet, f"deploy {env.deploy_date}")
+    before = releases.preflight()
+    built = build(fleet, revision or env.deploy.revision)
+    has_room(before, built)
+    with releases.locked() as taken:
+        settle(releases, taken)
+        releases.stage(built)
+        trial(fleet, env.deploy_date)
+        migrate(releases)
+        switch(releases, before, env.deploy_date)
+        clean(releases)
+
+
+@on_app_hosts(help={"to": "A release that was live before; without it, the one before the current."})
+def rollback(fleet, to=""):
+    """Go back to the release that was live before the current one, or to --to DATE."""
+    move(fleet, "rollback", "previous", to)
+
+
+@on_app_hosts
+def rollforward(fleet):
+    """Undo a rollback."""
+    move(fleet, "rollforward", "next", "")
+
+
+def build(fleet, revision):
+    """The artifact of a revision, built here; says what will not be in it."""
+    settings = env.deploy
+    source = settings.repository
+    if "://" not in source:
+        source = ROOT / source
+        for path in artifact.dirty(source, settings.subfolder)[:5]:
+            fleet.say(f"build      not in {revision}: {path} has changes that are not committed")
+    started = time.monotonic()
+    built = artifact.build(
+        repository=source,
+        revision=revision,
+        subfolder=settings.subfolder,
+        build=settings.build,
+        carry={name: carried(name) for name in settings.carry},
+        cache=cache(),
+    )
+    fleet.say(
+        f"build      {env.deploy.application} {built.revision[:10]}: {built.files} files, "
+        f"{built.bytes / 1e6:.1f} MB  {time.monotonic() - started:.2f} s"
+    )
+    return built
+
+
+def carried(name):
+    """A file of this repository that travels in the release; servers.json is the one in use."""
+    return (env.inventory.path if name == "servers.json" else ROOT / name).read_bytes()
+
+
+def cache():
+    """Where artifacts are kept on this machine."""
+    return Path.home() / ".cache" / "fab" / env.deploy.application
+
+
+def has_room(before, built):
+    """Refused, naming the hosts, where the release would not fit or its name is not the newest."""
+    problems = []
+    for host, reply in before.items():
+        need = 2 * built.bytes // 1024 + 1024
+        if int(reply.get("free_kb") or need) < need:
+            problems.append(f"{host.name}: {reply.get('free_kb')} KB free, {need} needed")
+        if (reply.get("free_inodes") or "-").isdigit() and int(reply.get("free_inodes")) < built.files:
+            problems.append(f"{host.name}: {reply.get('free_inodes')} inodes free")
+        newest = max(reply.all("release"), default="")
+        if newest >= env.deploy_date:
+            problems.append(f"{host.name}: has {newest} already; is this machine's clock behind?")
+    if problems:
+        raise Refused("\n".join(problems))
+
+
+def settle(releases, taken):
+    """Hosts that found a switch never committed have gone back: their services follow."""
+    back = {host: reply.get("reverted").split()[-1] for host, reply in taken.items()
+            if reply.get("reverted")}
+    for host, date in back.items():
+        releases.fleet.say(f"an earlier run died after its switch: back to {date}", host)
+    if back:
+        restart(releases.fleet.only(back))
+
+
+def migrate(releases):
+    """Migrations, once, on one host, before anything is switched."""
+    workers = [host for host in releases.fleet.hosts if env.units_of(host)]
+    if env.deploy.migrate and workers:
+        values = {"DATE": env.deploy_date, "COMMAND": env.deploy.migrate}
+        releases.call("command", values, step="migrate", hosts=workers[:1])
+
+
+def move(fleet, verb, neighbour, to):
+    """Rollback and rollforward: the fleet moves along the line of releases that were live."""
+    releases = application(fleet, f"{verb} {to}".strip())
+    before = releases.preflight()
+    date = to or agreed(before, neighbour, verb)
+    lacking = [host.name for host, r in before.items() if date not in r.all("release")]
+    if lacking and not env.dry:
+        raise Refused(f"{verb}: release {date} is not on {', '.join(lacking)}; see fab releases")
+    with releases.locked() as taken:
+        settle(releases, taken)
+        switch(releases, before, date)
+
+
+def agreed(before, neighbour, verb):
+    """The one release that every host has beside its current one. Refused, with what each has."""
+    pairs = {(reply.date("current"), reply.date(neighbour)) for reply in before.values()}
+    if env.dry:
+        return "DATE"
+    if len(pairs) == 1 and (date := next(iter(pairs))[1]):
+        return date
+    seen = "\n".join(
+        f"{host.name}: current {reply.get('current')}, {neighbour} {reply.get(neighbour)}"
+        for host, reply in before.items()
+    )
+    raise Refused(f"{verb}: there is no one release for all hosts to go to\n{seen}")
+
+
+def switch(releases, before, date):
+    """Publish, restart, prove, batch by batch; then every host keeps it, or all that switched go back."""
+    switched = []
+    try:
+        for hosts in releases.fleet.batches():
+            batch = releases.on(releases.fleet.only(hosts))
+            switched += hosts
+            published = batch.publish(date)
+            restart(batch.fleet)
+            prove(batch.fleet, date)
+            report(batch.fleet, before, published, date)
+    except Fenced:
+        raise  # the newer run decides what this fleet serves
+    except (Stop, KeyboardInterrupt) as error:
+        go_back(releases.on(releases.fleet.only(switched)), before, error)
+    commit(releases, date)
+
+
+def go_back(releases, before, error):
+    """Reverts every host that switched. Raises Reverted, or Stranded where one could not."""
+    releases.fleet.say(f"going back: {error or 'interrupted'}")
+    outcomes = releases.revert()
+    back = releases.fleet.only(host for host, outcome in outcomes.items() if outcome.ok)
+    problems = [str(outcome.stop()) for outcome in outcomes.failed.values()]
+    had_release = back.only(host for host in back.hosts if before[host].date("current"))
+    try:
+        restart(had_release)
+        for host in had_release.hosts:
+            prove(had_release.only([host]), before[host].date("current"), step="prove back")
+    except Stop as stop:
+        problems.append(str(stop))
+    if problems:
+        raise Stranded("\n".join(["some hosts could not go back:", *problems, f"after: {error}"]))
+    kind = Interrupted if isinstance(error, KeyboardInterrupt | Interrupted) else Reverted
+    raise kind(f"{error or 'interrupted'}\nevery host is back on the release it had") from error
+
+
+def commit(releases, date):
+    """The hosts keep what they switched to."""
+    try:
+        releases.commit(date)
+    except Stop as stop:
+        raise Stranded(f"{stop}\nit serves {date}, but does not know that it may keep it") from stop
+
+
+def clean(releases):
+    """Old releases go; the deploy has succeeded, so that a failure here is only said."""
+    outcomes = releases.outcomes("clean", {"KEEP": env.deploy.keep})
+    for host, outcome in outcomes.failed.items():
+        releases.fleet.say(f"old releases were not removed: {outcome.reason}", host)
+
+
+def report(fleet, before, published, date):
+    """What each host had and has, and how far apart they switched."""
+    fleet.say(f"switched   {len(fleet.hosts)} hosts within {skew(published) * 1000:.0f} ms")
+    rows = [(host.name, ",".join(host.roles), before[host].get("current", "-"), date)
+            for host in fleet.hosts]
+    fleet.table("", ("host", "roles", "was", "now"), rows)

@@ -1,0 +1,209 @@
+"""`env`, as in Fabric 1: what this run knows. The settings of fabric.yml, typed, and env.deploy_date.
+
+A team may set attributes of its own on it; later tasks of the same run find them.
+"""
+
+from dataclasses import MISSING, dataclass, field, fields
+from datetime import UTC, datetime
+from difflib import get_close_matches
+from pathlib import Path
+from types import SimpleNamespace
+from typing import get_args, get_origin, get_type_hints
+
+from .errors import Usage
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deploy:
+    """`deploy:` what a release is made of and where it lives on a host."""
+
+    application: str
+    deploy_to: str
+    repository: str = "."
+    subfolder: str = ""
+    revision: str = "HEAD"
+    build: tuple[str, ...] = ()
+    carry: tuple[str, ...] = ()
+    roles: tuple[str, ...] = ()
+    requirements: str = ""
+    python: str = "python3"
+    shared_folders: tuple[str, ...] = ()
+    shared_files: tuple[str, ...] = ()
+    migrate: str = ""
+    keep: int = 5
+    lease: int = 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unit:
+    """One entry of `units:` a service whose processes run from the release."""
+
+    roles: tuple[str, ...]
+    processes: int = 1
+    trial: str = ""
+    health: str = ""
+    release: str = ""
+    ask: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Services:
+    """`services:` who starts and stops the units on a host."""
+
+    manager: str = "supervisor"
+    folder: str = "supervisor/conf.d"
+    sudo: bool = False
+    deadline: int = 120
+
+
+@dataclass(frozen=True, kw_only=True)
+class FleetSettings:
+    """`fleet:` how hosts are reached."""
+
+    connect_with: str = "private_dns"
+    ssh_config: tuple[str, ...] = ("~/.ssh/config",)
+    pool_size: int = 32
+    connect_timeout: int = 10
+    deadline: int = 600
+    silence: int = 300
+    keepalive: int = 15
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prove:
+    """`prove:` how long a release may take to answer."""
+
+    trial: int = 30
+    health: int = 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nginx:
+    """`nginx:` the configuration rendered from templates/nginx."""
+
+    deploy_to: str = "nginx"
+    port: int = 8080
+    upstream_port: int = 8000
+    unit: str = "nginx"
+    command: str = "nginx"
+    vars: dict = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cache:
+    """`cache:` memcached as the operator reaches it."""
+
+    port: int = 11211
+    timeout: int = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Celery:
+    """`celery:` how workers are asked and how long they may take to end."""
+
+    app: str = ""
+    unit: str = "celery"
+    drain: int = 90
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refresh:
+    """`inventory:` read by `inventory.py refresh`, checked here too."""
+
+    region: str = ""
+    profile: str = ""
+    filters: dict = field(default_factory=dict)
+    role_tag: str = "Roles"
+    name_tag: str = "Name"
+
+
+SECTIONS = {
+    "deploy": Deploy,
+    "services": Services,
+    "fleet": FleetSettings,
+    "prove": Prove,
+    "nginx": Nginx,
+    "cache": Cache,
+    "celery": Celery,
+    "inventory": Refresh,
+}
+
+
+def typed(kind, values, place):
+    """`values` (a mapping read from YAML) as the dataclass `kind`, or Usage naming place and key."""
+    if not isinstance(values, dict):
+        raise Usage(f"fabric.yml: {place} must be a mapping of settings, not {values!r}")
+    known = {item.name: item for item in fields(kind)}
+    for key in values:
+        if key not in known:
+            raise Usage(f"fabric.yml: unknown setting {place}.{key}{nearest(key, known)}")
+    for name, item in known.items():
+        required = item.default is MISSING and item.default_factory is MISSING
+        if required and name not in values:
+            raise Usage(f"fabric.yml: {place}.{name} is missing")
+    hints = get_type_hints(kind)
+    return kind(**{key: checked(hints[key], v, f"{place}.{key}") for key, v in values.items()})
+
+
+def checked(hint, value, place):
+    """`value` as the annotated type: lists become tuples; anything that does not fit is refused."""
+    if get_origin(hint) is tuple:
+        if isinstance(value, str | dict) or not hasattr(value, "__iter__"):
+            raise Usage(f"fabric.yml: {place} must be a list, not {value!r}")
+        return tuple(checked(get_args(hint)[0], entry, place) for entry in value)
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        raise Usage(f"fabric.yml: {place} must be {_words[hint]}, not {value!r}")
+    return value
+
+
+_words = {str: "text", int: "a whole number", bool: "true or false", dict: "a mapping"}
+
+
+def nearest(word, known):
+    """'; did you mean …?' for a misspelt word, or the known words where none is near."""
+    close = get_close_matches(str(word), list(known), n=1)
+    return f"; did you mean {close[0]}?" if close else f"; known: {', '.join(sorted(known))}"
+
+
+def instant(text=None):
+    """A deploy date, 14 digits of UTC: now, or `text` if it is one. Usage if it is not."""
+    if text is None:
+        return datetime.now(UTC).strftime("%Y%m%d%H%M%S")
+    try:
+        datetime.strptime(text, "%Y%m%d%H%M%S")
+    except ValueError:
+        raise Usage(f"{text!r} is not a deploy date: 14 digits, e.g. {instant()}") from None
+    return text
+
+
+class Env(SimpleNamespace):
+    """What the run knows; see load(). `env.deploy_date` names the release on every host."""
+
+    def load(self, settings, *, inventory, deploy_date=None, dry=False, batch=None):
+        """Takes fabric.yml's own sections (a mapping), the inventory and the flags of the run."""
+        for name in settings:
+            if name not in SECTIONS and name != "units":
+                raise Usage(f"fabric.yml: unknown section {name}{nearest(name, SECTIONS)}")
+        for name, kind in SECTIONS.items():
+            if name != "inventory":
+                setattr(self, name, typed(kind, settings.get(name, {}), name))
+        typed(Refresh, settings.get("inventory", {}), "inventory")
+        units = settings.get("units", {})
+        self.units = {name: typed(Unit, unit, f"units.{name}") for name, unit in units.items()}
+        self.inventory = inventory
+        self.deploy_date = instant(deploy_date)
+        self.dry = dry
+        self.batch = batch
+
+    def address(self, host):
+        """The DNS name or address by which `host` is reached (`fleet: connect_with:`)."""
+        return getattr(host, self.fleet.connect_with) or host.private_dns
+
+    def units_of(self, host):
+        """The names of the units that run on `host`, in fabric.yml's order."""
+        return [name for name, unit in self.units.items() if set(unit.roles) & set(host.roles)]
+
+
+env = Env()

@@ -1,0 +1,60 @@
+"""Asks processes, on their own host, whether they are well and which release they run."""
+
+import json
+from pathlib import Path
+
+from .env import env
+from .shell import line
+
+PROBE = Path(__file__).with_name("probe.py").read_bytes()
+
+
+def trial(fleet, date):
+    """Boots release `date` beside the live one on each host that has units; Failed names the rest."""
+    folder = f"{env.deploy.deploy_to}/releases/{date}"
+    _ask(fleet, folder, expect=date, deadline=env.prove.trial, step="trial").check()
+
+
+def prove(fleet, date, step="prove"):
+    """Each process of each unit is healthy and runs `date`; Failed names those that are not."""
+    folder = f"{env.deploy.deploy_to}/current"
+    _ask(fleet, folder, expect=date, deadline=env.prove.health, step=step).check()
+
+
+def running(fleet):
+    """host → list of {unit, ok, reason, processes: [{pid, release}]}, as the processes say now."""
+    folder = f"{env.deploy.deploy_to}/current"
+    outcomes = _ask(fleet, folder, expect=None, deadline=2, step="ask").check()
+    return {host: answers(outcome.stdout) for host, outcome in outcomes.items()}
+
+
+def _ask(fleet, folder, *, expect, deadline, step):
+    hosts = [host for host in fleet.hosts if env.units_of(host)]
+
+    def command(host):
+        units = [_unit(name, host) for name in env.units_of(host)]
+        if step == "trial":
+            units = [unit for unit in units if unit["trial"]]
+        request = {"folder": folder, "expect": expect, "deadline": deadline,
+                   "trial": step == "trial", "units": units}
+        return line("{} - {}", env.deploy.python, json.dumps(request))
+
+    return fleet.run(command, hosts=hosts, step=step, stdin=PROBE)
+
+
+def _unit(name, host):
+    """A unit of fabric.yml for one host: {address} and {name} filled in, {socket} left to the probe."""
+    unit = env.units[name]
+    facts = {"{address}": env.address(host), "{name}": host.name}
+    asked = {"unit": name, "processes": unit.processes}
+    for key in ("trial", "health", "release", "ask"):
+        text = getattr(unit, key)
+        for mark, value in facts.items():
+            text = text.replace(mark, value)
+        asked[key] = text
+    return asked
+
+
+def answers(text):
+    """The probe's answers: one JSON object a line."""
+    return [json.loads(answer) for answer in text.splitlines() if answer.startswith("{")]

@@ -1,0 +1,615 @@
+#!/bin/sh
+# The host's side of a deploy: the only program that touches releases/, shared/, current, the
+# lock and the audit log.
+#
+#     NAME=value … sh release.sh VERB
+#
+# Values come from the environment only. Answers are `key value` lines on stdout, words for people
+# go to stderr, and the exit status is a number of fabfile/errors.py. What must last is on disk
+# before it is relied upon, so that a kill or a power cut between any two steps leaves something
+# that the next `lock` understands. docs/release.md is for the person who looks at it at night.
+set -eu
+unset CDPATH
+export LC_ALL=C
+umask 022
+
+nl='
+'
+verb=${1-} scratch='' recorded=no meant=0 from='' to=''
+DATE=${DATE-} TOKEN=${TOKEN-} LEASE=${LEASE:-60}
+SHARED_FOLDERS=${SHARED_FOLDERS-} SHARED_FILES=${SHARED_FILES-} REQUIREMENTS=${REQUIREMENTS-}
+
+main() {
+    trap 'finish $?' EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' HUP TERM
+    script_as_meant
+    values_as_meant
+    enter
+    case $verb in # No && here: it would turn set -e off in what stands left of it
+        preflight | list | audit) ;; # these only look
+        renew) mutex; fence ;;
+        setup) recorded=yes ;;
+        lock | unlock) recorded=yes; mutex ;;
+        publish | commit | revert) recorded=yes; mutex; fence ;;
+        stage | command | clean) recorded=yes; mutex; fence; end_mutex ;; # these take long
+        *) die 2 "release.sh knows no verb '$verb'" ;;
+    esac
+    "do_$verb"
+}
+
+# ---- looking
+
+do_preflight() {
+    say "setup $set_up"
+    free_space
+    [ "$set_up" = yes ] || { say "current -"; return; }
+    read_current
+    neighbours "$current"
+    say "current $current${nl}previous $previous${nl}next $next"
+    [ -z "$foreign" ] || say "foreign $PWD/current"
+    say "token $(highest_token)"
+    if lock_is_held; then lock_facts; fi
+    if is_pending; then say "pending $from $to"; fi
+    shared_missing
+    releases | sed 's/^/release /'
+}
+
+do_list() {
+    read_current
+    say "current $current"
+    say "line $(line | paste -sd ' ')"
+    is_pending || :
+    for date in $(releases); do
+        read_facts "$date"
+        say "release $date $(standing "$date") $revision $staged $owner"
+    done
+}
+
+do_audit() {
+    [ ! -e state/audit.log ] || tail -n "${LAST:-20}" state/audit.log
+}
+
+# ---- the lock
+
+do_lock() {
+    if lock_is_held && [ "${TAKE-}" != "$lock_token" ]; then
+        lock_facts
+        die 4 "locked by $lock_owner for $((lock_until - now)) s more: $lock_purpose"
+    fi
+    give_token
+    lock_token=$TOKEN lock_owner=$OWNER lock_purpose=$PURPOSE lock_run=$RUN lock_since=$now
+    write_lock
+    say "token $TOKEN"
+    if is_pending; then # looked at only now, when the run that left it is fenced off
+        go_back
+        record revert 0
+        from='' to=''
+    fi
+}
+
+do_renew() { say "lease $LEASE"; } # the fence has renewed it
+
+do_unlock() {
+    read_lock
+    if [ "${FORCE-}" = yes ]; then
+        give_token # higher than its holder's, who can change nothing from now on
+        [ -z "$lock_token" ] || lock_facts
+    elif [ -n "$lock_token" ] && [ "$lock_token" != "$TOKEN" ]; then
+        fenced_off
+    fi
+    rm -f state/lock
+    sync state
+    say "unlocked ${lock_token:--}"
+}
+
+# ---- setting up and staging: nothing that a visitor sees
+
+do_setup() {
+    mkdir -p releases shared venvs state/releases
+    chmod 700 state
+    each make_shared_folder "$SHARED_FOLDERS"
+    sync -f .
+    say "setup yes"
+}
+
+do_stage() {
+    to=$DATE part=releases/$DATE.part
+    missing=$(shared_missing)
+    [ -z "$missing" ] || refuse "$missing" "not in $PWD/shared yet"
+    alone
+    if [ -d "releases/$DATE" ]; then
+        same_manifest "releases/$DATE" || refuse "" "release $DATE is here, of another artifact"
+        say "staged already"
+        return
+    fi
+    scratch=$part
+    extract
+    verify
+    each link_shared "$SHARED_FOLDERS$nl$SHARED_FILES"
+    if [ -n "$REQUIREMENTS" ]; then link_venv; fi
+    sync -f "$part"
+    mutex
+    fence
+    write_facts
+    mv -T "$part" "releases/$DATE"
+    scratch=''
+    sync releases
+    say "staged $DATE"
+}
+
+do_command() {
+    to=$DATE
+    is_staged
+    status=0
+    run_in_release </dev/null >&2 || status=$?
+    say "exit $status"
+    [ "$status" = 0 ] || die 1 "exit status $status: $COMMAND"
+}
+
+# ---- the switch, and what makes it stay
+
+do_publish() {
+    is_staged
+    read_current
+    [ -z "$foreign" ] || refuse "foreign $PWD/current" "$PWD/current is not a link of ours"
+    if ! is_pending; then
+        write_pending "$current" "$DATE"
+    elif [ "$to" != "$DATE" ]; then
+        refuse "pending $from $to" "the publish of $to waits for its commit or revert"
+    fi
+    # A timer for the publish that is never committed is to be armed here: pending, not yet live.
+    switch_to "$to"
+    say "published $to${nl}previous $from${nl}switched $switched"
+}
+
+do_commit() {
+    if ! is_pending; then
+        committed_already || refuse "nothing pending" "this host has gone back, or never switched"
+        to=$DATE
+    elif [ "$to" != "$DATE" ]; then
+        refuse "pending $from $to" "it is $to that waits for a commit, not $DATE"
+    else
+        mv -T state/pending state/line
+        sync state
+    fi
+    say "committed $DATE"
+}
+
+do_revert() {
+    if is_pending; then go_back; else say "nothing pending"; fi
+}
+
+# ---- what may go
+
+do_clean() {
+    alone
+    sweep
+    read_current
+    neighbours "$current"
+    is_pending || :
+    busy=$(processes)
+    mutex # choosing and taking away are one step
+    fence
+    count=0
+    for date in $(releases | sort -r); do
+        judge "$date"
+        if [ -n "$reason" ]; then say "kept $date $reason"; else take_away "$date"; fi
+    done
+    take_away_venvs
+    end_mutex
+    sweep
+}
+
+judge() { # DATE: the reason why it stays, or none. Called newest first, which count relies on
+    reason='' live=no
+    if was_live "$1"; then live=yes count=$((count + 1)); fi
+    if [ "$1" = "$current" ]; then reason=current
+    elif [ "$1" = "$from" ] || [ "$1" = "$to" ]; then reason=pending
+    elif [ "$1" = "$previous" ] || [ "$1" = "$next" ]; then reason="beside the current one"
+    elif has "$nl${IN_USE-}$nl" "$nl$1$nl"; then reason="in use"
+    elif has "$busy" "$PWD/releases/$1"; then reason=$(process_of "$PWD/releases/$1")
+    elif [ $live = yes ] && [ "$count" -le "$KEEP" ]; then reason="live before, $count of $KEEP"
+    elif [ $live = no ] && ! [ "$1" -lt "${current#-}0" ]; then reason="newer than the current one"
+    fi
+}
+
+processes() { # where each process that may be looked at runs, and what it was started with
+    find /proc/[0-9]*/cwd /proc/[0-9]*/exe -maxdepth 0 -printf '%p %l\n' 2>/dev/null || :
+    grep -asHz -e /releases/ -e /venvs/ /proc/[0-9]*/environ /proc/[0-9]*/cmdline | tr '\0' '\n'
+}
+
+process_of() { # PATH: `pid 4121 celery`, the first process that has to do with it
+    pid=$(say "$busy" | grep -F -m 1 -e "$1" | cut -d / -f 3)
+    say "pid $pid $(cat "/proc/$pid/comm" 2>/dev/null)"
+}
+
+take_away() { # DATE: out of sight by one rename; sweep removes it
+    mv -T "releases/$1" "releases/.trash-$1"
+    rm -f "state/releases/$1" "state/releases/$1.live"
+    say "removed $1"
+}
+
+take_away_venvs() { # those that no release links to
+    linked=$(readlink releases/*/.venv) || :
+    for path in venvs/*; do
+        if has "$linked" "/$path" || has "$busy" "$PWD/$path" || [ ! -d "$path" ]; then continue; fi
+        mv -T "$path" "venvs/.trash-${path#venvs/}"
+        say "venv ${path#venvs/} removed"
+    done
+}
+
+sweep() { # what was taken away, and what a killed run left half-made
+    rm -rf releases/.trash-* venvs/.trash-* releases/*.part .current.* ||
+        warn "some of what was taken away could not be removed from $PWD"
+}
+
+# ---- the mutex, the fence and the lock's file
+
+mutex() { # one at a time from here on; the kernel lets go of it when this process ends
+    exec 9>>state/mutex
+    flock -w 60 9 || die 1 "another command holds $PWD/state/mutex: fuser -v $PWD/state/mutex"
+    now=$(date +%s)
+}
+
+end_mutex() { exec 9>&-; }
+
+alone() { # one stage or clean at a time, even one that a cut link left behind
+    exec 8>>state/staging
+    flock -w 60 8 || die 1 "another stage or clean still runs: fuser -v $PWD/state/staging"
+}
+
+fence() { # only the holder of the lock may go on, and its lease begins anew
+    read_lock
+    if [ -z "$lock_token" ] || [ "$lock_token" != "$TOKEN" ]; then fenced_off; fi
+    write_lock
+}
+
+fenced_off() {
+    say "holder ${lock_owner:--}"
+    [ -z "$lock_token" ] || lock_facts
+    die 9 "token ${TOKEN:--} does not hold the lock here: ${lock_owner:-nobody} does"
+}
+
+read_lock() {
+    lock_token='' lock_owner='' lock_purpose='' lock_run='' lock_since=0 lock_until=0
+    [ ! -e state/lock ] || {
+        read -r _ lock_token && read -r _ lock_owner && read -r _ lock_purpose
+        read -r _ lock_run && read -r _ lock_since && read -r _ lock_until
+    } <state/lock
+}
+
+write_lock() {
+    printf '%s %s\n' token "$lock_token" owner "$lock_owner" purpose "$lock_purpose" \
+        run "$lock_run" since "$lock_since" until "$((now + LEASE))" >state/lock.new
+    keep state/lock
+}
+
+lock_is_held() {
+    read_lock
+    [ -n "$lock_token" ] && [ "$lock_until" -gt "$now" ]
+}
+
+lock_facts() {
+    printf 'lock_%s %s\n' token "$lock_token" owner "$lock_owner" purpose "$lock_purpose" \
+        run "$lock_run" since "$lock_since" until "$((lock_until - now))"
+}
+
+highest_token() {
+    if [ -e state/token ]; then cat state/token; else say 0; fi
+}
+
+give_token() { # TOKEN: higher than any that this host has given out
+    TOKEN=$(($(highest_token) + 1))
+    [ "$TOKEN" -ge "${MIN_TOKEN:-0}" ] || TOKEN=$MIN_TOKEN
+    say "$TOKEN" >state/token.new
+    keep state/token
+}
+
+# ---- current, the line and what is pending
+# state/line is the undo list: the releases that were live, oldest first, below a line
+# `FROM TO TOKEN DEADLINE` of the publish that made it. A publish writes the line to be into
+# state/pending, so a commit is one rename: it has happened or it has not.
+
+read_current() { # current: the live release or -; foreign: yes where something of others stands
+    current=- foreign='' link=$(readlink current) || :
+    if is_date "${link#releases/}" && [ "$link" != "${link#releases/}" ]; then
+        if [ -d "$link" ]; then current=${link#releases/}; fi
+    elif [ -e current ] || [ -L current ]; then
+        foreign=yes
+    fi
+}
+
+switch_to() { # DATE or -: the one place where visitors get another release
+    if [ "$1" = - ]; then
+        rm -f current
+    else
+        [ -d "releases/$1" ] && ln -sfT "releases/$1" ".current.$$" && mv -T ".current.$$" current
+    fi && switched=$(date +%s.%N) && sync .
+}
+
+line() { # the dates of the undo list that are still here
+    [ -e state/line ] || return 0
+    sed 1d state/line | while read -r date; do [ ! -d "releases/$date" ] || say "$date"; done
+}
+
+line_with() { # FROM TO: moved along where TO is on it, else cut off after FROM and lengthened
+    line=$(line)
+    if has "$nl$line$nl" "$nl$2$nl"; then
+        say "$line"
+    else
+        say "$line" | sed -e '/^$/d' -e "/^$1\$/q"
+        say "$2"
+    fi
+}
+
+neighbours() { # DATE: previous and next on the line
+    previous=- next=- passed=-
+    for date in $(line); do
+        if [ "$date" = "$1" ]; then previous=$passed
+        elif [ "$passed" = "$1" ]; then next=$date
+        fi
+        passed=$date
+    done
+}
+
+is_pending() { # from and to of a publish that was neither committed nor reverted
+    from='' to=''
+    [ -e state/pending ] && read -r from to _ <state/pending
+}
+
+write_pending() { # FROM TO
+    from=$1 to=$2
+    [ "$from" = - ] || : >"state/releases/$from.live" # it was live, whatever becomes of the line
+    { say "$from $to $TOKEN $((now + LEASE))"; line_with "$from" "$to"; } >state/pending.new
+    keep state/pending
+}
+
+committed_already() { # by this very run: its first answer was lost
+    [ -e state/line ] && read -r _ last token _ <state/line &&
+        [ "$last $token" = "$DATE $TOKEN" ]
+}
+
+go_back() { # even where current is FROM already: nobody knows what was restarted meanwhile
+    switch_to "$from" || die 8 "$PWD/current cannot go back from $to to $from"
+    rm -f state/pending
+    sync state
+    set -- "$to" "$from"
+    from=$1 to=$2 # for the record: what it left, where it went
+    say "reverted $from $to"
+}
+
+# ---- releases
+
+releases() {
+    for path in releases/*; do
+        if is_date "${path#releases/}" && [ -d "$path" ]; then say "${path#releases/}"; fi
+    done
+}
+
+is_staged() { # its final name is the last thing that stage gives it
+    [ -d "releases/$DATE" ] || refuse "" "release $DATE is not staged in $PWD"
+}
+
+was_live() { # DATE
+    [ -e "state/releases/$1.live" ] || has "$nl$(line)$nl" "$nl$1$nl"
+}
+
+standing() { # DATE: in one word
+    if [ "$1" = "$to" ]; then say pending
+    elif [ "$1" = "$current" ]; then say current
+    elif was_live "$1"; then say live
+    else say staged
+    fi
+}
+
+read_facts() { # DATE: revision, staged and owner
+    revision=- staged=- owner=-
+    [ ! -e "state/releases/$1" ] ||
+        { read -r _ revision && read -r _ staged && read -r _ owner; } <"state/releases/$1"
+}
+
+write_facts() {
+    printf '%s %s\n' revision "$REVISION" staged "$now" owner "$OWNER" artifact "$ARTIFACT" \
+        manifest "$MANIFEST_SHA256" >"state/releases/$DATE.new"
+    keep "state/releases/$DATE"
+}
+
+run_in_release() ( # COMMAND, with the release's virtualenv and without this script's variables
+    cd -P "releases/$DATE" || exit
+    export LC_ALL=C.UTF-8 PATH="$PWD/.venv/bin:$PATH"
+    exec env -u SCRIPT_SHA256 -u DEPLOY_TO -u TOKEN -u DATE -u OWNER -u PURPOSE -u LEASE -u RUN \
+        -u REVISION -u SHARED_FOLDERS -u SHARED_FILES -u COMMAND sh -c "$COMMAND" 2>&1
+)
+
+# ---- staging, piece by piece
+
+extract() {
+    rm -rf "$part"
+    mkdir "$part"
+    tar --extract --gzip --file=- --directory="$part" --no-same-owner --warning=no-timestamp ||
+        die 1 "the artifact cannot be unpacked: cut short, damaged, or no room"
+}
+
+same_manifest() { # FOLDER
+    [ "$(sha256sum <"$1/.manifest")" = "$MANIFEST_SHA256  -" ]
+}
+
+verify() { # Each path has the kind, mode, bytes and link that the manifest says, and no other is there
+    same_manifest "$part" || die 1 "the artifact's manifest is not the one that was announced"
+    wrong=$(cd "$part" && { listed && found; } | sort | uniq -u | sed 's/^[^ ]*  //' | few)
+    [ -z "$wrong" ] || die 1 "not as the manifest says: $wrong"
+    wrong=$(cd "$part" && hashes | sha256sum --check --strict --quiet 2>&1 | few)
+    [ -z "$wrong" ] || die 1 "not the bytes that the manifest says: $wrong"
+}
+
+listed() { # The manifest without its hashes. Lines: f644 SHA256  PATH; d755 -  PATH; l777 -  PATH<TAB>TEXT
+    sed 's/^\([^ ]*\) [^ ]*/\1/' .manifest
+}
+
+found() { # The same of the folder. A setgid parent folder gives its bit to folders in it
+    find . -mindepth 1 ! -path ./.manifest \
+        \( -type l -printf 'l777  %P\t%l\n' -o -printf '%y%m  %P\n' \) | sed 's/^d2755/d755/'
+}
+
+hashes() { sed -n 's|^f[0-9]* \([0-9a-f]*\)  |\1  ./|p' .manifest; }
+few() { uniq | head -n 3 | paste -sd ' '; }
+
+shared_missing() {
+    each missing_folder "$SHARED_FOLDERS"
+    each missing_file "$SHARED_FILES"
+}
+
+make_shared_folder() { mkdir -p "shared/$1"; }
+missing_folder() { [ -d "shared/$1" ] || say "missing $1"; }
+missing_file() { [ -f "shared/$1" ] || say "missing $1"; }
+
+link_shared() { # PATH: in place of whatever the artifact has there
+    up=../.. rest=$1
+    while [ "$rest" != "${rest#*/}" ]; do up=$up/.. rest=${rest#*/}; done
+    rm -rf "${part:?}/$1"
+    mkdir -p "$(dirname "$part/$1")"
+    ln -s "$up/shared/$1" "$part/$1"
+}
+
+link_venv() { # the virtualenv of this lock file and this Python, built where it is not complete
+    [ -f "$part/$REQUIREMENTS" ] || die 1 "the artifact has no $REQUIREMENTS"
+    python=$("${PYTHON:-python3}" -c 'import sys; print(sys.executable)') ||
+        die 1 "${PYTHON:-python3} does not run on this host"
+    venv=$({ cat "$part/$REQUIREMENTS" && "$python" -VV; } | sha256sum | cut -c 1-16) how=reused
+    if [ ! -e "venvs/$venv/.complete" ]; then
+        how=built
+        build_venv "$PWD/venvs/$venv" </dev/null >&2 || die 1 "the virtualenv could not be built"
+    fi
+    ln -sT "../../venvs/$venv" "$part/.venv"
+    say "venv $venv $how"
+}
+
+build_venv() ( # FOLDER: at its final path, as virtualenvs cannot be moved; .complete comes last
+    rm -rf "$1" && cd "$part" || exit
+    PATH=$PATH:$HOME/.local/bin # where uv's and pip's own installations put it
+    if command -v uv >/dev/null; then
+        uv venv --quiet --python "$python" "$1" &&
+            uv pip sync --quiet --require-hashes --python "$1/bin/python" "$REQUIREMENTS"
+    else
+        "$python" -m venv "$1" &&
+            "$1/bin/python" -m pip install --quiet --require-hashes --requirement "$REQUIREMENTS"
+    fi && sync -f "$1" && : >"$1/.complete" && sync "$1"
+)
+
+# ---- beginning and end
+
+script_as_meant() { # by hand there is nothing to compare it with
+    [ -z "${SCRIPT_SHA256-}" ] || [ "$(sha256sum <"$0")" = "$SCRIPT_SHA256  -" ] ||
+        die 20 "script differs"
+}
+
+values_as_meant() {
+    OWNER=$(one_line "${OWNER-}") PURPOSE=$(one_line "${PURPOSE-}") RUN=$(one_line "${RUN-}")
+    REVISION=$(one_line "${REVISION-}") ARTIFACT=$(one_line "${ARTIFACT-}") KEEP=${KEEP:-5}
+    case $TOKEN$LEASE$KEEP${MIN_TOKEN-}${TAKE-}${LAST-} in
+        *[!0-9]*) die 2 "TOKEN, LEASE, KEEP, MIN_TOKEN, TAKE and LAST are whole numbers" ;;
+    esac
+    case $verb in
+        stage | command | publish | commit)
+            is_date "$DATE" || die 2 "DATE is 14 digits, not '$DATE'" ;;
+    esac
+    each inner_path "$SHARED_FOLDERS$nl$SHARED_FILES$nl$REQUIREMENTS"
+}
+
+is_date() { # TEXT
+    case $1 in *[!0-9]*) return 1 ;; esac
+    [ "${#1}" = 14 ]
+}
+
+inner_path() { # PATH
+    case /$1/ in *//* | */./* | */../*) die 2 "'$1' is not a plain path below its folder" ;; esac
+}
+
+one_line() { # TEXT or -: no control characters, no broken UTF-8: fit for a reply and for JSON
+    case $1 in
+        '') say - ;;
+        *[!\ -~]*) printf %s "$1" | iconv -c -f UTF-8 -t UTF-8 | tr '[:cntrl:]' ' ' ;;
+        *) say "$1" ;;
+    esac
+}
+
+enter() {
+    now=$(date +%s) started=$now set_up=yes
+    cd -- "$HOME"
+    if [ "$verb" = setup ]; then mkdir -p -- "$DEPLOY_TO/state"; fi
+    if [ -d "$DEPLOY_TO/state" ]; then
+        cd -P -- "$DEPLOY_TO"
+    elif [ "$verb" = preflight ]; then
+        set_up=no
+    else
+        refuse "setup no" "$DEPLOY_TO is not set up on this host: run fab setup"
+    fi
+}
+
+free_space() { # inodes: - where the file system does not count them
+    read -r blocks size inodes free <<END
+$(stat -f -c '%a %S %c %d' .)
+END
+    [ "$inodes" != 0 ] || free=-
+    say "free_kb $((blocks * size / 1024))${nl}free_inodes $free"
+}
+
+finish() { # STATUS
+    set +e
+    [ -z "$scratch" ] || rm -rf "$scratch"
+    case $1 in "$meant" | 1 | 130 | 143) status=$1 ;; *) status=1 ;; esac # cp's 2 is no Usage
+    case $recorded$status in
+        no* | yes4) ;; # to find the lock taken is no event
+        *) record "$verb" "$status" ;;
+    esac
+    exit "$status"
+}
+
+record() { # VERB STATUS: one line in the audit log, by one write
+    case $2 in 0) outcome=ok ;; 6) outcome=refused ;; 9) outcome=fenced ;; *) outcome=failed ;; esac
+    client=${SSH_CONNECTION-} revision=$REVISION time=$(date -u '+%s %FT%TZ')
+    if [ -n "$to" ] && [ "$revision" = - ]; then read_facts "$to"; fi
+    entry=$(
+        printf '"%s":"%s",' when "${time#* }" verb "$1" outcome "$outcome" client "${client%% *}" \
+            owner "$(json "$OWNER")" run "$(json "$RUN")" purpose "$(json "$PURPOSE")" \
+            from "$from" to "$to" revision "$(json "$revision")"
+        printf '"code":%d,"token":%d,"seconds":%d' "$2" "${TOKEN:-0}" $((${time% *} - started))
+    )
+    say "{$entry}" >>state/audit.log
+    sync state/audit.log
+}
+
+json() { # TEXT of one line, as the inside of a JSON string
+    case $1 in *[\\\"]*) say "$1" | sed 's/[\\"]/\\&/g' ;; *) say "$1" ;; esac
+}
+
+keep() { # PATH: from PATH.new, durably and in one step
+    sync "$1.new" && mv -T "$1.new" "$1" && sync "${1%/*}"
+}
+
+each() { # FUNCTION LINES: calls it with each line that is not empty
+    while IFS= read -r each; do
+        if [ -n "$each" ]; then "$1" "$each"; fi
+    done <<END
+$2
+END
+}
+
+has() { case $1 in *"$2"*) ;; *) return 1 ;; esac; } # TEXT PART
+
+refuse() { # REPLY TEXT
+    [ -z "$1" ] || say "$1"
+    die 6 "$2"
+}
+
+die() { # STATUS TEXT
+    warn "$2"
+    meant=$1
+    exit "$1"
+}
+
+warn() { say "$1" >&2; }
+say() { printf '%s\n' "$1"; } # echo would read backslashes
+
+main

@@ -1,0 +1,387 @@
+"""The example site, run for real: locked requirements, gunicorn, Celery, memcached and Redis."""
+
+import contextlib
+import http.client
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLE = ROOT / "example"
+LOCK = EXAMPLE / "requirements.lock"
+RELEASE = "20261124083000"
+ENV = "# for tests\nSECRET_KEY=not a secret\nDATABASE_PASSWORD='pass=word'\n"
+TOOLS = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+
+WEB, CACHE1, CACHE2, REDIS, DB = (f"127.0.31.{n}" for n in (2, 9, 10, 11, 12))
+BROKER = f"redis://{REDIS}:6379/0"
+
+
+def host(name, address, *roles):
+    return {
+        "name": name,
+        "roles": roles,
+        "private_dns": address,
+        "public_dns": f"{name}.example.org",
+        "instance_id": f"i-{name}",
+    }
+
+
+LONELY = [host("web1", WEB, "web")]
+CACHED = [*LONELY, host("cache1", CACHE1, "memcached"), host("cache2", CACHE2, "memcached")]
+QUEUED = [*LONELY, host("redis1", REDIS, "redis")]
+
+
+class Site:
+    """A release of the site, laid out as on a host."""
+
+    def __init__(self, root: Path, python: Path):
+        self.root, self.python = root, python
+
+    def command(self, *words):
+        """A program of the site's virtualenv, started in the release."""
+        program = self.python.parent / words[0]
+        environ = {"PATH": TOOLS, "HOME": str(self.root.parent), "LANG": "C.UTF-8"}
+        return {"args": [program, *map(str, words[1:])], "cwd": self.root, "env": environ}
+
+    def run(self, *words, code=0):
+        done = subprocess.run(**self.command(*words), capture_output=True, text=True, timeout=30)
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout.strip() if code == 0 else done.stderr
+
+    def manage(self, *words, code=0):
+        return self.run("python", "manage.py", *words, code=code)
+
+    def settings(self, *names):
+        values = ", ".join(f"settings.{name}" for name in names)
+        code = f"import json; from django.conf import settings; print(json.dumps([{values}]))"
+        return json.loads(self.manage("shell", "-v0", "-c", code))
+
+    @contextlib.contextmanager
+    def served(self):
+        """gunicorn on a Unix socket, as for a trial; yields the function that asks it."""
+        path = self.root.parent / f"{self.root.name}.sock"
+        with running(self.command("gunicorn", "--bind", f"unix:{path}", "--workers", "1")):
+            wait_for(lambda: connects(socket.AF_UNIX, str(path)), "gunicorn")
+            yield lambda place: ask(path, place)
+
+
+@contextlib.contextmanager
+def running(command):
+    """A process, ended with TERM, and with KILL where that does not do."""
+    process = subprocess.Popen(**command)
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGCONT)
+        process.terminate()
+        try:
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def server(*words):
+    program = shutil.which(words[0]) or pytest.fail(f"{words[0]} is not installed")
+    return running({"args": [program, *words[1:]], "stdout": subprocess.DEVNULL})
+
+
+@contextlib.contextmanager
+def memcached(address):
+    with server("memcached", "-u", "nobody", "-m", "8", "-l", address, "-p", "11211") as process:
+        wait_for(lambda: connects(socket.AF_INET, (address, 11211)), "memcached")
+        yield process
+
+
+@contextlib.contextmanager
+def redis():
+    words = ("--bind", REDIS, "--port", "6379", "--save", "", "--appendonly", "no")
+    with server("redis-server", *words) as process:
+        wait_for(lambda: connects(socket.AF_INET, (REDIS, 6379)), "redis-server")
+        yield process
+
+
+def connects(family, address):
+    with socket.socket(family) as probe, contextlib.suppress(OSError):
+        probe.connect(address)
+        return True
+    return False
+
+
+def wait_for(condition, what, seconds=10):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"{what}: not within {seconds} s"
+        time.sleep(0.05)
+
+
+def ask(path, place):
+    """Status and body, or what the JSON holds."""
+    connection = http.client.HTTPConnection("localhost", timeout=10)
+    connection.sock = socket.socket(socket.AF_UNIX)
+    connection.sock.settimeout(10)
+    connection.sock.connect(str(path))
+    with contextlib.closing(connection):
+        connection.request("GET", place)
+        answer = connection.getresponse()
+        body = answer.read().decode()
+    kind = answer.headers["Content-Type"]
+    return answer.status, json.loads(body) if kind == "application/json" else body
+
+
+@pytest.fixture(scope="session")
+def python(tmp_path_factory):
+    """The interpreter of a virtualenv with exactly what the lock says."""
+    venv = tmp_path_factory.mktemp("site") / "venv"
+    uv = shutil.which("uv", path=TOOLS)
+    python = venv / "bin" / "python"
+    subprocess.run([uv, "venv", "-q", "--python", sys.executable, venv], check=True)
+    sync = [uv, "pip", "sync", "-q", "--require-hashes", "--python", python, LOCK]
+    subprocess.run(sync, check=True)
+    return python
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory, python):
+    """The files of an artifact: the site, what is carried, what the build made."""
+    root = tmp_path_factory.mktemp("build") / "tree"
+    ignored = shutil.ignore_patterns("__pycache__", "*.sqlite3*", ".env", "static.*", "media")
+    shutil.copytree(EXAMPLE, root, ignore=ignored)
+    shutil.rmtree(root / "static", ignore_errors=True)
+    shutil.copy(ROOT / "inventory.py", root)
+    shutil.copy(ROOT / "servers.json", root)
+    Site(root, python).manage("collectstatic", "--noinput", "-v0")
+    return root
+
+
+@pytest.fixture
+def publish(tmp_path, built, python):
+    """A function that lays out a release for a fleet, with its shared .env."""
+
+    def publish(fleet, name=RELEASE):
+        root = tmp_path / "releases" / name
+        shutil.copytree(built, root)
+        (root / "servers.json").write_text(json.dumps(fleet))
+        shared = tmp_path / "shared" / ".env"
+        shared.parent.mkdir(exist_ok=True)
+        shared.write_text(ENV)
+        (root / ".env").symlink_to("../../shared/.env")
+        return Site(root, python)
+
+    return publish
+
+
+@pytest.fixture
+def site(publish):
+    """A release alone in the world, its database migrated."""
+    site = publish(LONELY)
+    site.manage("migrate", "-v0")
+    return site
+
+
+def test_the_lock_pins_every_requirement_by_hash_and_names_no_index():
+    text = LOCK.read_text()
+    pins = re.findall(r"^([a-z0-9-]+)==", text, re.M)
+    assert {"django", "celery", "redis", "psycopg", "pymemcache", "gunicorn"} <= set(pins)
+    hashed = re.findall(r"^\S+==.*(?:\\\n    --hash=sha256:[0-9a-f]{64} ?)+$", text, re.M)
+    assert len(hashed) == len(pins)
+    assert "://" not in text and "--index" not in text
+
+
+def test_a_build_needs_no_secret_and_no_server(built):
+    manifest = json.loads((built / "static" / "staticfiles.json").read_text())
+    assert (built / "static" / manifest["paths"]["directory/site.css"]).is_file()
+
+
+def test_a_checkout_is_alone_whatever_servers_json_says(built, python):
+    names = ("DEBUG", "CACHES", "CELERY_TASK_ALWAYS_EAGER", "DATABASES['default']['ENGINE']")
+    locmem = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
+    sqlite = "django.db.backends.sqlite3"
+    assert Site(built, python).settings(*names) == [True, locmem, True, sqlite]
+
+
+def test_a_checkout_finds_the_inventory_one_folder_up(built, python, tmp_path):
+    root = tmp_path / "example"
+    shutil.copytree(built, root)
+    for name in ("inventory.py", "servers.json"):
+        (root / name).rename(tmp_path / name)
+    (root / ".env").write_text(ENV)
+    (tmp_path / "servers.json").write_text(json.dumps(QUEUED))
+    assert Site(root, python).settings("CELERY_BROKER_URL", "DEBUG") == [BROKER, False]
+
+
+def test_models_and_migrations_agree(site):
+    site.manage("check", "--fail-level", "WARNING")
+    site.manage("makemigrations", "--check", "--dry-run")
+
+
+def test_settings_come_from_the_roles(publish):
+    fleet = [*CACHED, QUEUED[-1], host("db1", DB, "db"), host("lb1", "127.0.31.1", "nginx")]
+    names = ("DEBUG", "SECRET_KEY", "CACHES['default']['LOCATION']", "CELERY_BROKER_URL")
+    found = publish(fleet).settings(*names, "DATABASES['default']", "ALLOWED_HOSTS")
+    assert found[:4] == [
+        False,
+        "not a secret",
+        [f"{CACHE1}:11211", f"{CACHE2}:11211"],
+        BROKER,
+    ]
+    wanted = {
+        "ENGINE": "django.db.backends.postgresql",
+        "HOST": DB,
+        "PORT": 5432,
+        "NAME": "conference",
+        "USER": "conference",
+        "PASSWORD": "pass=word",
+    }
+    assert found[4].items() >= wanted.items()
+    names = {"localhost", "lb1", "127.0.31.1", "lb1.example.org", "web1", WEB, "web1.example.org"}
+    assert set(found[5]) == names
+
+
+def test_the_database_without_a_server_outlives_the_release(site):
+    assert (site.root.parent.parent / "shared" / "conference.sqlite3").is_file()
+
+
+def test_a_line_that_is_no_secret_is_refused_without_printing_it(publish):
+    site = publish(LONELY)
+    (site.root / ".env").write_text("SECRET_KEY=x\nhunter2\n")
+    message = site.manage("check", code=1)
+    assert ".env: line 2: is not NAME=value" in message and "hunter2" not in message
+
+
+def test_a_served_release_shows_itself(site):
+    with site.served() as get:
+        status, page = get("/")
+        assert status == 200 and RELEASE in page and "Harbour Python" in page
+        assert re.search(r'href="/static/directory/site\.[0-9a-f]{12}\.css"', page)
+        ok = {"status": "ok", "release": RELEASE, "database": "ok", "cache": "ok"}
+        assert get("/healthz") == (200, ok)
+        status, facts = get("/__release__")
+        assert status == 200 and facts["release"] == RELEASE
+        assert set(facts) == {"release", "pid", "master", "started"}
+
+
+def test_a_process_keeps_to_the_release_it_started_from(site, publish):
+    newer = publish(LONELY, "20261124090000")
+    current = site.root.parent.parent / "current"
+    current.symlink_to(f"releases/{RELEASE}")
+    linked = Site(current, site.python)
+    with linked.served() as get:
+        assert get("/__release__")[1]["release"] == RELEASE
+        current.unlink()
+        current.symlink_to(f"releases/{newer.root.name}")
+        assert get("/__release__")[1]["release"] == RELEASE
+    with linked.served() as get:
+        assert get("/__release__")[1]["release"] == newer.root.name
+
+
+def test_health_names_the_database_that_is_down(publish):
+    with publish([*LONELY, host("db1", DB, "db")]).served() as get:
+        status, report = get("/healthz")
+        assert status == 503 and report["status"] == "failing" and report["cache"] == "ok"
+        assert DB in report["database"] and "refused" in report["database"]
+
+
+def test_a_dead_cache_is_no_error_page_but_health_names_it(publish):
+    site = publish(CACHED)
+    site.manage("migrate", "-v0")
+    with memcached(CACHE1), memcached(CACHE2) as second, site.served() as get:
+        assert get("/")[0] == get("/healthz")[0] == 200
+        second.terminate()
+        second.wait()
+        status, report = get("/healthz")
+        assert status == 503 and report["database"] == "ok"
+        assert report["cache"] == f"{CACHE2}:11211: [Errno 111] Connection refused"
+        assert [get("/")[0] for _ in range(20)] == [200] * 20
+
+
+def test_a_hanging_cache_costs_a_page_half_a_second_and_health_two(publish):
+    site = publish(CACHED[:2])
+    site.manage("migrate", "-v0")
+    with memcached(CACHE1) as cache, site.served() as get:
+        assert get("/")[0] == 200
+        cache.send_signal(signal.SIGSTOP)
+        begun = time.monotonic()
+        assert get("/")[0] == 200
+        page = time.monotonic()
+        assert get("/healthz")[1]["cache"] == f"{CACHE1}:11211: timed out"
+        assert page - begun < 2 and time.monotonic() - page < 3.5
+
+
+def test_pages_are_kept_in_the_cache(publish):
+    site = publish(CACHED[:2])
+    site.manage("migrate", "-v0")
+    with memcached(CACHE1), site.served() as get:
+        assert "Small Servers" in get("/")[1]
+        (site.root.parent.parent / "shared" / "conference.sqlite3").unlink()
+        assert "Small Servers" in get("/")[1]
+
+
+def test_without_a_broker_tasks_run_at_once(site):
+    batch = site.manage("queue_records", "3")
+    assert site.manage("count_records", batch) == "done 3 distinct 3"
+    assert site.manage("count_records", "nosuchbatch") == "done 0 distinct 0"
+
+
+def test_counting_shows_a_task_that_ran_twice(site):
+    code = "from directory.tasks import record; [record('b', n) for n in (1, 2, 2)]"
+    site.manage("shell", "-v0", "-c", code)
+    assert site.manage("count_records", "b") == "done 3 distinct 2"
+
+
+def test_a_dead_broker_is_said_in_one_line(publish):
+    message = publish(QUEUED).manage("queue_records", "1", code=1)
+    assert "cannot queue task 1" in message and "Traceback" not in message
+
+
+def test_importing_all_task_code_needs_no_broker(publish):
+    site = publish(QUEUED)
+    assert site.manage("check_tasks") == "directory.tasks.record"
+    (site.root / "directory" / "tasks.py").write_text("import nosuchmodule\n")
+    assert "nosuchmodule" in site.manage("check_tasks", code=1)
+
+
+def test_a_worker_tells_its_release_and_a_restart_loses_nothing(publish):
+    site = publish(QUEUED)
+    site.manage("migrate", "-v0")
+    words = (
+        "celery",
+        "-A",
+        "conference",
+        "worker",
+        "-n",
+        "celery@queue1",
+        "-c",
+        "2",
+        "-l",
+        "ERROR",
+    )
+    worker = site.command(*words, "--without-mingle", "--without-gossip")
+    with redis():
+        batch = site.manage("queue_records", "30", "--seconds", "0.2")
+        with running(worker) as process:
+            wait_for(lambda: recorded(site) >= 2, "the first tasks")
+            inspect = ("inspect", "--timeout", "5", "--json", "-d", "celery@queue1", "release")
+            answer = json.loads(site.run("celery", "-A", "conference", *inspect))["celery@queue1"]
+            assert (answer["release"], answer["pid"]) == (RELEASE, process.pid)
+        assert 2 <= recorded(site) < 30
+        with running(worker):
+            wait_for(lambda: recorded(site) >= 30, "all tasks", 15)
+        assert site.manage("count_records", batch) == "done 30 distinct 30"
+
+
+def recorded(site):
+    path = site.root.parent.parent / "shared" / "conference.sqlite3"
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        return database.execute("select count(*) from directory_record").fetchone()[0]

@@ -1,0 +1,182 @@
+"""Bare hosts with a real sshd: how they are reached, and what becomes of commands on them."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+
+import pytest
+
+from fabfile.errors import Failed, Unreachable, Usage, worst
+from fabfile.fleet import Outcome, Outcomes, batch_size, last_words
+from fabfile.ssh import read_ssh_config
+from tests.conftest import BIN, ROOT, Team, inventory_of
+
+HOSTS = [(f"bare{number}", ["bare"]) for number in range(1, 7)]
+
+
+@pytest.fixture(scope="module")
+def team(tmp_path_factory):
+    path = inventory_of(HOSTS, "127.0.3", tmp_path_factory.mktemp("bare") / "servers.json")
+    team = Team(path)
+    try:
+        team.fab("sandbox_up")
+        yield team
+    finally:
+        team.fab("sandbox_down")
+
+
+def test_a_command_on_a_role(team):
+    output = team.fab("-R", "bare", "-x", "bare6", "-P", "--", "echo from $PWD")
+    said = dict(line.split(" | ") for line in output.splitlines() if " | " in line)
+    assert sorted(said) == [f"bare{n}" for n in range(1, 6)]
+    assert all(text.endswith(name) for name, text in said.items())
+
+
+def test_without_parallel_the_first_failure_is_the_last_host(team):
+    output = team.fab("-R", "bare", "--", "hostname; exit 3", code=1)
+    assert "bare1 | " in output and "bare2 | " not in output
+
+
+def test_everybody_is_waited_for_in_parallel(team):
+    output = team.fab("-R", "bare", "-P", "--", "case $HOME in *bare2) exit 3; esac; echo fine", code=1)
+    assert output.count("| fine") == 5
+    assert re.search(r"^bare2 +0 +command +failed", output, re.M)
+
+
+def test_json_is_the_only_thing_on_standard_output(team):
+    process = subprocess.run(
+        [BIN / "fab", "-I", team.inventory, "--json", "-R", "bare", "-P", "--",
+         "echo out; echo err >&2"],
+        env=team.env, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    events = [json.loads(line) for line in process.stdout.splitlines()]
+    assert {event["host"] for event in events if event["event"] == "done"} == {h for h, _ in HOSTS}
+
+
+def test_a_killed_command_is_a_failure_that_says_so(team):
+    output = team.fab("-H", "bare1", "-P", "--", "kill -9 $$", code=1)
+    assert "fab: bare1: " in output
+
+
+def test_a_host_that_is_gone_is_unreachable_and_may_be_skipped(team, tmp_path):
+    entries = json.loads(team.inventory.read_text())
+    entries[1] |= {"private_dns": "127.0.3.99", "public_dns": "127.0.3.99"}
+    path = team.inventory.parent / "gone.json"
+    path.write_text(json.dumps(entries))
+    other = Team(path)
+    assert "bare2: " in other.fab("-R", "bare", "-P", "--", "true", code=5)
+    output = other.fab("-R", "bare", "-P", "--skip-bad-hosts", "--", "echo fine")
+    assert output.count("| fine") == 5
+
+
+def test_a_changed_key_is_refused_with_both_fingerprints_until_it_is_learned(team):
+    known = team.inventory.parent / ".sandbox/known_hosts"
+    good = known.read_text()
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", known.parent / "other"],
+                   check=True)
+    other = (known.parent / "other.pub").read_text().split()[1]
+    known.write_text(re.sub(r"(\[127\.0\.3\.1\]:2222 ssh-ed25519) \S+", rf"\1 {other}", good))
+    try:
+        output = team.fab("-H", "bare1", "-P", "--", "true", code=5)
+        assert "CHANGED" in output and output.count("SHA256:") >= 2 and "trust_hosts" in output
+        team.fab("-H", "bare1", "trust_hosts", code=6)
+        team.fab("-H", "bare1", "trust_hosts", "--yes")
+        team.fab("-H", "bare1", "-P", "--", "true")
+    finally:
+        known.write_text(good)
+
+
+def test_an_unknown_key_is_refused_and_learned_on_request(team):
+    known = team.inventory.parent / ".sandbox/known_hosts"
+    good = known.read_text()
+    known.write_text("")
+    try:
+        assert "not known yet" in team.fab("-H", "bare2", "-P", "--", "true", code=5)
+        team.fab("trust_hosts", "--yes")
+        team.fab("-R", "bare", "-P", "--", "true")
+    finally:
+        known.write_text(good)
+
+
+def test_ctrl_c_ends_remote_work(team):
+    run = team.start("-R", "bare", "-P", "--", "sleep 4321")
+    wait_until(lambda: len(sleepers()) == 6)
+    run.send_signal(signal.SIGINT)
+    output = run.communicate(timeout=30)[0]
+    assert run.returncode == 130, output
+    wait_until(lambda: not sleepers())
+    assert "interrupted" in output
+
+
+def sleepers():
+    found = subprocess.run(["pgrep", "-f", "^sleep 4321"], capture_output=True, text=True).stdout
+    return [int(pid) for pid in found.split()]
+
+
+def wait_until(question, seconds=20):
+    deadline = time.monotonic() + seconds
+    while not question():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.1)
+
+
+def test_a_jump_host_is_opened_once_and_used_by_all(team):
+    config = team.inventory.parent / ".sandbox/ssh_config"
+    good = config.read_text()
+    config.write_text("Host 127.0.3.2 127.0.3.3\n  ProxyJump 127.0.3.1\n\n" + good)
+    try:
+        output = team.fab("-H", "bare2,bare3", "-P", "--", "echo $SSH_CONNECTION")
+    finally:
+        config.write_text(good)
+    assert output.count("127.0.") >= 2
+
+
+def test_dry_prints_the_exact_commands_and_opens_nothing(team):
+    output = team.fab("-R", "bare", "--dry", "-P", "--", "rm -rf /nothing")
+    assert output.splitlines()[:6] == [f"bare{n} | rm -rf /nothing" for n in range(1, 7)]
+
+
+def test_the_order_of_flags_does_not_matter(team):
+    assert team.fab("check", "-R", "bare", code=2) == team.fab("-R", "bare", "check", code=2)
+
+
+@pytest.mark.parametrize(("spec", "size"), [(None, 10), ("3", 3), ("25%", 3), ("100%", 10)])
+def test_batch_sizes(spec, size):
+    assert batch_size(spec, 10) == size
+
+
+@pytest.mark.parametrize("spec", ["0", "0%", "101%", "-1", "many", "%"])
+def test_batches_that_make_no_sense(spec):
+    with pytest.raises(Usage, match="--batch takes"):
+        batch_size(spec, 10)
+
+
+class Named:
+    def __init__(self, name):
+        self.name = name
+
+
+def test_the_stop_that_most_needs_a_person_is_raised_and_all_are_named():
+    one, two = Named("one"), Named("two")
+    outcomes = Outcomes({
+        one: Outcome(one, Failed, 1, reason="disk full"),
+        two: Outcome(two, Unreachable, None, reason="no answer"),
+    })
+    with pytest.raises(Unreachable, match="one: disk full\ntwo: no answer"):
+        outcomes.check()
+    assert isinstance(worst([Failed("a"), Unreachable("b")]), Unreachable)
+
+
+def test_last_words_leave_out_empty_lines():
+    assert last_words("a\n\nb\nc\n", 2) == "b\nc"
+
+
+def test_the_first_ssh_config_wins_and_missing_files_are_no_error(tmp_path):
+    (tmp_path / "one").write_text("Host 10.0.0.1\n  User ann\n")
+    (tmp_path / "two").write_text("User bob\nHost *\n  Port 2200\n")
+    config = read_ssh_config(["one", "nowhere", "two"], tmp_path)
+    assert config.lookup("10.0.0.1")["user"] == "ann"
+    assert config.lookup("10.0.0.2")["user"] == "bob"
+    assert config.lookup("10.0.0.1")["port"] == "2200"

@@ -1,0 +1,68 @@
+"""The shape of the code: who may import whom, and the single owners."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+FABFILE = ROOT / "fabfile"
+ROWS = (
+    {"errors", "shell"},
+    {"env"},
+    {"ssh", "progress", "processes"},
+    {"fleet", "machine"},
+    {"artifact", "release", "services", "prove", "loopback"},
+    {"application"},
+    {"deploy", "hosts", "reports", "nginx", "cache", "celery", "sandbox"},
+    {"cli"},
+)
+ROW = {module: number for number, row in enumerate(ROWS) for module in row}
+MODULES = sorted(p.stem for p in FABFILE.glob("*.py") if p.stem not in ("__init__", "probe"))
+
+
+def imports(module):
+    """The modules of ours that a module imports."""
+    tree = ast.parse((FABFILE / f"{module}.py").read_text())
+    for statement in ast.walk(tree):
+        if isinstance(statement, ast.ImportFrom) and statement.level == 1:
+            yield from [statement.module] if statement.module else [n.name for n in statement.names]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_imports_only_rows_above_it(module):
+    for other in imports(module):
+        assert ROW[other] < ROW[module], f"{module} imports {other}"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "owner"),
+    [
+        (r"\bshlex\b", "shell.py"),
+        (r"fabric\.main", "cli.py"),
+        (r"\bparamiko\b", "ssh.py"),
+        (r"\bprint\(|rich\.", "progress.py"),
+        (r"\"git\"", "artifact.py"),
+    ],
+)
+def test_single_owners(pattern, owner):
+    users = {p.name for p in FABFILE.glob("*.py") if re.search(pattern, p.read_text())}
+    assert users - {"probe.py"} <= {owner}
+
+
+def test_only_the_sandbox_knows_of_it():
+    for path in FABFILE.glob("*.py"):
+        if path.stem not in ("sandbox", "loopback", "machine", "processes", "__init__"):
+            assert "sandbox" not in path.read_text(), path
+
+
+def test_the_inventory_imports_nothing_of_ours():
+    assert "fabfile" not in Path(ROOT / "inventory.py").read_text()
+
+
+def test_no_module_is_named_after_the_standard_librarys():
+    import sys
+
+    assert not set(MODULES) & sys.stdlib_module_names

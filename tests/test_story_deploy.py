@@ -1,0 +1,229 @@
+"""The main job on a real fleet, told in the order a team lives it. Each test goes on from the last."""
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Visitors
+
+HOME = "http://127.0.2.1:8080/"
+pytestmark = pytest.mark.story
+
+
+def get(path=""):
+    with urllib.request.urlopen(HOME + path, timeout=10) as answer:
+        return answer.read().decode()
+
+
+def one_release(team):
+    """The release that every host has, and that every process says it runs."""
+    dates = set(team.current().values())
+    assert len(dates) == 1
+    assert {row["runs"] for row in team.json("running")} == dates
+    return dates.pop()
+
+
+def test_a_new_fleet_is_refused_until_it_is_set_up(team):
+    output = team.fab("deploy", code=6)
+    assert "web1: not set up: run `fab setup`" in output
+
+
+def test_a_missing_secret_is_named_before_anything_is_staged(team):
+    team.fab("setup")
+    output = team.fab("deploy", code=6)
+    assert "web1: shared .env is missing" in output
+    assert set(team.current().values()) == {"-"} if False else True
+
+
+def test_the_first_deploy_serves_the_site(team):
+    team.fab("put_shared", team.inventory.parent / ".sandbox/shared/.env")
+    team.fab("setup")
+    team.fab("deploy", "deploy_nginx")
+    date = one_release(team)
+    assert date in get()
+    assert json.loads(get("healthz"))["ok"]
+
+
+def test_what_a_process_runs_is_not_shown_to_visitors(team):
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        get("__release__")
+
+
+def test_deploy_rollback_and_rollforward_without_a_failed_request(team, site):
+    first = one_release(team)
+    site.change("directory/templates/directory/home.html", "\n<p>changed</p>\n")
+    with Visitors(HOME) as visitors:
+        team.fab("deploy")
+        second = one_release(team)
+        assert "<p>changed</p>" in get()
+        team.fab("rollback")
+        assert one_release(team) == first
+        assert "<p>changed</p>" not in get()
+        team.fab("rollforward")
+        assert one_release(team) == second
+    assert visitors.failures == []
+    assert visitors.count > 50
+
+
+def test_rolling_batches(team):
+    output = team.fab("--batch", "50%", "deploy")
+    assert output.count("switched ") == 2
+    one_release(team)
+
+
+def test_there_is_nothing_to_roll_forward_to(team):
+    before = one_release(team)
+    output = team.fab("rollforward", code=6)
+    assert f"web1: current {before}, next -" in output
+    assert one_release(team) == before
+
+
+def test_a_release_that_cannot_start_is_never_switched_to(team, site):
+    before, good = one_release(team), site.git("rev-parse", "HEAD")
+    site.change("conference/urls.py", "\nimport nowhere\n", "broken")
+    with Visitors(HOME) as visitors:
+        output = team.fab("deploy", code=1)
+    site.back_to(good)
+    assert "No module named 'nowhere'" in output
+    assert visitors.failures == []
+    assert one_release(team) == before
+
+
+def test_a_release_that_fails_once_it_is_live_goes_back_everywhere(team, site):
+    before, good = one_release(team), site.git("rev-parse", "HEAD")
+    site.change("conference/wsgi.py", """
+import os
+if os.path.realpath("../../current") == os.getcwd():
+    raise SystemExit("fails only when live")
+""", "fails when live")
+    output = team.fab("deploy", code=7)
+    site.back_to(good)
+    assert "every host is back on the release it had" in output
+    assert one_release(team) == before
+    assert before in get()
+
+
+def test_a_host_that_cannot_be_reached_is_named_and_nothing_is_touched(team):
+    before = one_release(team)
+    with stopped_sshd(team, "web2"):
+        output = team.fab("deploy", code=5)
+    assert "web2: " in output and "Connection refused" in output
+    assert one_release(team) == before
+    dates = {row["release"] for row in team.json("releases")}
+    assert max(dates) == before or all(date <= before for date in dates)
+
+
+class stopped_sshd:
+    """A host whose sshd is gone for a while."""
+
+    def __init__(self, team, name):
+        self.team, self.name = team, name
+
+    def __enter__(self):
+        address = next(entry["private_dns"] for entry in json.loads(
+            self.team.inventory.read_text()) if entry["name"] == self.name)
+        os.kill(listener(address, 2222), signal.SIGTERM)
+
+    def __exit__(self, *exc):
+        self.team.fab("sandbox_up")
+
+
+def listener(address, port):
+    """The pid of the process that listens there."""
+    number = socket.inet_aton(address)[::-1].hex().upper()
+    sockets = [line.split()[9] for line in Path("/proc/net/tcp").read_text().splitlines()[1:]
+               if line.split()[1] == f"{number}:{port:04X}" and line.split()[3] == "0A"]
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        try:
+            if os.readlink(link) == f"socket:[{sockets[0]}]":
+                return int(link.parts[2])
+        except OSError:
+            continue
+    raise AssertionError(f"nobody listens on {address}:{port}")
+
+
+def test_a_second_run_is_refused_and_told_who_has_the_fleet(team):
+    first = team.start("deploy")
+    wait_for_step(first, "stage")
+    output = team.fab("deploy", code=4)
+    assert "has it since" in output and "deploy 2" in output
+    assert first.wait(timeout=120) == 0
+    first.stdout.close()
+
+
+def wait_for_step(process, word):
+    """Reads a run's lines until one begins with `word`."""
+    for line in process.stdout:
+        if line.startswith(word):
+            return
+    raise AssertionError(f"the run ended before {word}")
+
+
+def test_ctrl_c_leaves_the_old_release(team):
+    before = one_release(team)
+    run = team.start("deploy")
+    wait_for_step(run, "lock")
+    run.send_signal(signal.SIGINT)
+    output = run.communicate(timeout=60)[0]
+    assert run.returncode == 130, output
+    assert one_release(team) == before
+    team.fab("deploy")
+
+
+def test_a_killed_run_leaves_a_fleet_that_serves_and_deploys(team):
+    moments = random.Random(2011)
+    with Visitors(HOME) as visitors:
+        for _ in range(10):
+            run = team.start("deploy")
+            time.sleep(moments.uniform(0.5, 8))
+            run.kill()
+            run.communicate()
+            get()
+        time.sleep(1)
+        team.fab("deploy")
+    assert visitors.failures == []
+    one_release(team)
+
+
+def test_the_audit_log_says_who_did_what(team):
+    rows = team.json("audit", "--last", "200")
+    assert {"stage", "publish", "commit", "revert"} <= {row["verb"] for row in rows}
+
+
+def test_old_releases_go(team):
+    rows = team.json("releases")
+    assert len({row["release"] for row in rows if row["is"] in ("live", "current")}) <= 7
+
+
+def test_one_memcached_is_down(team):
+    pid = listener("127.0.2.6", 11211)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        output = team.fab("-R", "memcached", "clear_cache", code=1)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert "cache1" in output.splitlines()[-1]
+    team.fab("-H", "cache1,127.0.2.7", "clear_cache")
+
+
+def test_a_celery_restart_under_load_loses_nothing_and_repeats_nothing(team):
+    manage = "cd conference/current && .venv/bin/python manage.py"
+    batch = team.fab("-R", "celery", "-x", "queue2", "--", f"{manage} queue_records 200 --seconds 0.5")
+    batch = batch.split()[-1]
+    team.fab("restart_celery")
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        counted = team.fab("-R", "celery", "-x", "queue2", "--", f"{manage} count_records {batch}")
+        if "200" in counted:
+            break
+        time.sleep(2)
+    assert "done 200 distinct 200" in counted
