@@ -121,7 +121,7 @@ class FleetExecutor(Executor):
         )
 
     def _hosts(self, task):
-        """The hosts for a task: the command line's, else the task's own; Usage if there are none."""
+        """The hosts for a task: the command line's, else the task's own. Usage if none."""
         named, roles, exclude = (split(self._flag(name)) for name in ("hosts", "roles", "exclude"))
         if getattr(task, "any_host", False):
             known, strangers = self._strangers(named)
@@ -165,7 +165,7 @@ class FleetExecutor(Executor):
             outcomes.check()
 
     def _groups(self, fleet):
-        """All hosts at once with -P or --batch; one after the other, stopping at a failure, without."""
+        """All hosts at once with -P or --batch; else one by one, ending at the first failure."""
         if self._flag("parallel") or env.batch:
             return fleet.batches()
         return [(host,) for host in fleet.hosts]
@@ -190,11 +190,12 @@ def summary(session):
         for host, outcome in outcomes.items():
             last[host] = (step, outcome)
             count[host] += outcome.ok
-    rows = [(host.name, count[host], step or "command", outcome.state,
-             (outcome.reason or "").partition("\n")[0][:100])
-            for host, (step, outcome) in last.items()]
+    rows = [
+        (host.name, count[host], step or "command", outcome.state)
+        for host, (step, outcome) in last.items()
+    ]
     if rows:
-        Fleet((), session).table("", ("host", "steps done", "last step", "state", ""), rows)
+        Fleet((), session).table("", ("host", "steps done", "last step", "state"), rows)
 
 
 def install():

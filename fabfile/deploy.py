@@ -27,7 +27,7 @@ def deploy(fleet, revision=""):
         clean(releases)
 
 
-@on_app_hosts(help={"to": "A release that was live before; without it, the one before the current."})
+@on_app_hosts(help={"to": "The release to go back to (default: the one before the current)."})
 def rollback(fleet, to=""):
     """Go back to the release that was live before the current one, or to --to DATE."""
     move(fleet, "rollback", "previous", to)
@@ -80,8 +80,9 @@ def has_room(before, built):
         need = 2 * built.bytes // 1024 + 1024
         if int(reply.get("free_kb") or need) < need:
             problems.append(f"{host.name}: {reply.get('free_kb')} KB free, {need} needed")
-        if (reply.get("free_inodes") or "-").isdigit() and int(reply.get("free_inodes")) < built.files:
-            problems.append(f"{host.name}: {reply.get('free_inodes')} inodes free")
+        inodes = reply.get("free_inodes", "-")
+        if inodes.isdigit() and int(inodes) < built.files:
+            problems.append(f"{host.name}: {inodes} inodes free, {built.files} needed")
         newest = max(reply.all("release"), default="")
         if newest >= env.deploy_date:
             problems.append(f"{host.name}: has {newest} already; is this machine's clock behind?")
@@ -125,17 +126,20 @@ def agreed(before, neighbour, verb):
     pairs = {(reply.date("current"), reply.date(neighbour)) for reply in before.values()}
     if env.dry:
         return "DATE"
-    if len(pairs) == 1 and (date := next(iter(pairs))[1]):
+    current, date = next(iter(pairs))
+    if len(pairs) == 1 and date:
         return date
+    if len(pairs) == 1:
+        raise Refused(f"{verb}: all hosts have {current}, and no release was live {neighbour} to it")
     seen = "\n".join(
         f"{host.name}: current {reply.get('current')}, {neighbour} {reply.get(neighbour)}"
         for host, reply in before.items()
     )
-    raise Refused(f"{verb}: there is no one release for all hosts to go to\n{seen}")
+    raise Refused(f"{verb}: hosts disagree, name a release with --to\n{seen}")
 
 
 def switch(releases, before, date):
-    """Publish, restart, prove, batch by batch; then every host keeps it, or all that switched go back."""
+    """Publish, restart, prove, batch by batch; then all hosts keep it, or all go back."""
     switched = []
     try:
         for hosts in releases.fleet.batches():
@@ -158,11 +162,11 @@ def go_back(releases, before, error):
     outcomes = releases.revert()
     back = releases.fleet.only(host for host, outcome in outcomes.items() if outcome.ok)
     problems = [str(outcome.stop()) for outcome in outcomes.failed.values()]
-    had_release = back.only(host for host in back.hosts if before[host].date("current"))
     try:
-        restart(had_release)
-        for host in had_release.hosts:
-            prove(had_release.only([host]), before[host].date("current"), step="prove back")
+        for date in {before[host].date("current") for host in back.hosts} - {None}:
+            had_it = back.only(h for h in back.hosts if before[h].date("current") == date)
+            restart(had_it)
+            prove(had_it, date, step="prove back")
     except Stop as stop:
         problems.append(str(stop))
     if problems:

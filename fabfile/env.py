@@ -1,4 +1,4 @@
-"""`env`, as in Fabric 1: what this run knows. The settings of fabric.yml, typed, and env.deploy_date.
+"""`env`, as in Fabric 1: the settings of fabric.yml, typed, and what this run knows.
 
 A team may set attributes of its own on it; later tasks of the same run find them.
 """

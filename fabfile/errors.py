@@ -1,4 +1,4 @@
-"""What can stop a run, as a tree. Each class owns one exit code; release.sh uses the same numbers."""
+"""What can stop a run. Each class owns one exit code; release.sh uses the same numbers."""
 
 
 class Stop(Exception):

@@ -237,7 +237,8 @@ class Fleet:
 
     def table(self, title, columns, rows):
         """An answer of rows of text: a table for people, an object with --json."""
-        self.listener(Event("table", step=title, data=(columns, rows)))
+        if not env.dry:
+            self.listener(Event("table", step=title, data=(columns, rows)))
 
     def _print(self, command, hosts, step):
         hosts = self.hosts if hosts is None else tuple(hosts)
@@ -271,7 +272,8 @@ class Fleet:
             futures = [pool.submit(self._guarded, function, host, step) for host in hosts]
             interrupted = not self._wait(futures)
         outcomes = Outcomes({future.result().host: future.result() for future in futures})
-        self.session.history.append((step, outcomes))
+        if self.listener is self.session.listener:
+            self.session.history.append((step, outcomes))
         seconds = time.monotonic() - started
         self.listener(Event("end", step, data=outcomes, seconds=seconds))
         if interrupted:
@@ -328,7 +330,7 @@ def called(value, host):
     return value(host) if callable(value) else value
 
 
-def last_words(text, lines=15):
+def last_words(text, lines=4):
     """The last lines of what a command said, joined for one report."""
     return "\n".join([line for line in text.splitlines() if line.strip()][-lines:])
 

@@ -63,7 +63,7 @@ def check(fleet):
     fleet.table("", ("host", "current", "free", "lock", "not committed"), rows)
 
 
-@on_app_hosts(positional=["file"], help={"name": "Its path below shared/; default: its own name."})
+@on_app_hosts(positional=["file"], help={"name": "Its path below shared/."})
 def put_shared(fleet, file, name=""):
     """Put a local file into shared/ on each host that has units, mode 0600."""
     source, name = Path(file), name or Path(file).name

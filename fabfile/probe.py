@@ -22,6 +22,10 @@ class Unwell(Exception):
     """An answer that is not the one wanted; the text says which."""
 
 
+class Broken(Unwell):
+    """An answer that waiting will not mend."""
+
+
 class SocketConnection(http.client.HTTPConnection):
     """HTTP over a unix socket; `host` still names whom to ask for."""
 
@@ -51,7 +55,8 @@ def get(url, unix_socket=None):
     finally:
         connection.close()
     if answer.status != 200:
-        raise Unwell(f"{url}: {answer.status} {' '.join(body.split())[:300]}")
+        kind = Unwell if answer.status in (502, 503, 504) else Broken
+        raise kind(f"{url}: {answer.status} {' '.join(body.split())[:300]}")
     return body
 
 
@@ -115,12 +120,12 @@ def end(process):
 
 
 def until(deadline, question, alive=lambda: True):
-    """question() again and again until it is not Unwell; the last Unwell at the deadline."""
+    """question() again and again until it is not Unwell; at the deadline the last Unwell."""
     while True:
         try:
             return question()
-        except Unwell:
-            if time.monotonic() > deadline or not alive():
+        except Unwell as error:
+            if isinstance(error, Broken) or time.monotonic() > deadline or not alive():
                 raise
             time.sleep(0.1)
 
@@ -155,7 +160,7 @@ def heard(unit):
 
 
 def trial(unit, request, deadline):
-    """The staged release, booted beside the live one; a command without {socket} only has to end well."""
+    """The staged release, booted beside the live one; without {socket} it only has to end well."""
     if "{socket}" not in unit["trial"]:
         run(unit["trial"], request["folder"], timeout=request["deadline"])
         return []

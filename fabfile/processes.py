@@ -125,15 +125,20 @@ def has(pid, mark):
 def end(leaders, mark=None, *, patience=10):
     """Ask `leaders` to end; after `patience` seconds kill what is left of their family.
     Returns what is there all the same."""
-    doomed = family(leaders, mark)
+    known = family(leaders, mark)  # while it can still be seen whose children they are
     for leader in leaders:
         leader.send(signal.SIGTERM)
     wait_for(lambda: not any(leader.alive() for leader in leaders), patience)
-    doomed |= family(leaders, mark)
-    for process in doomed:
+    wait_for(lambda: not kill(known | family(leaders, mark)), patience)
+    return [process for process in known | family(leaders, mark) if process.alive()]
+
+
+def kill(processes):
+    """Kill those that are alive, which are returned: they may have had children just then."""
+    living = [process for process in processes if process.alive()]
+    for process in living:
         process.send(signal.SIGKILL)
-    wait_for(lambda: not any(process.alive() for process in doomed), patience)
-    return [process for process in doomed | family(leaders, mark) if process.alive()]
+    return living
 
 
 def wait_for(question, seconds):

@@ -13,7 +13,8 @@ class Plain:
     """A line a step, `host | text` for what hosts say; no terminal needed."""
 
     def __init__(self, stream):
-        self.console = Console(file=stream, highlight=False, soft_wrap=True)
+        width = None if stream.isatty() else 200
+        self.console = Console(file=stream, highlight=False, soft_wrap=True, width=width)
         self.lock = threading.RLock()
 
     def __call__(self, event):
@@ -30,13 +31,8 @@ class Plain:
         failed = event.data.failed
         count = f"{len(event.data) - len(failed)}/{len(event.data)}" if failed else len(event.data)
         plural = "" if len(event.data) == 1 else "s"
-        self.line(f"{event.step:<10} {count} host{plural} ok  {event.seconds:.2f} s")
-        for host, outcome in failed.items():
-            self.failed(host, outcome)
-
-    def failed(self, host, outcome):
-        for text in (outcome.reason or outcome.state).splitlines():
-            self.line(f"{host.name} | {outcome.state}: {text}", style="red")
+        names = f"  failed: {' '.join(host.name for host in failed)}" if failed else ""
+        self.line(f"{event.step:<10} {count} host{plural} ok  {event.seconds:.2f} s{names}")
 
     def on_table(self, event):
         columns, rows = event.data
@@ -47,15 +43,15 @@ class Plain:
             table.add_row(*map(str, row))
         self.console.print(table, markup=False, soft_wrap=False)
 
-    def line(self, text, style=None):
-        self.console.print(text, style=style, markup=False)
+    def line(self, text):
+        self.console.print(text, markup=False)
 
     def close(self):
         """Nothing is open."""
 
 
 class Live(Plain):
-    """On a terminal: one live line a host with its step and a bar for bytes sent, above it the rest."""
+    """On a terminal: one live line a host with its step and a bar for bytes sent."""
 
     def __init__(self, stream):
         super().__init__(stream)

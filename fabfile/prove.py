@@ -10,7 +10,7 @@ PROBE = Path(__file__).with_name("probe.py").read_bytes()
 
 
 def trial(fleet, date):
-    """Boots release `date` beside the live one on each host that has units; Failed names the rest."""
+    """Boots release `date` beside the live one on each host that has units. Failed if it can't."""
     folder = f"{env.deploy.deploy_to}/releases/{date}"
     _ask(fleet, folder, expect=date, deadline=env.prove.trial, step="trial").check()
 
@@ -43,7 +43,7 @@ def _ask(fleet, folder, *, expect, deadline, step):
 
 
 def _unit(name, host):
-    """A unit of fabric.yml for one host: {address} and {name} filled in, {socket} left to the probe."""
+    """A unit of fabric.yml for one host: {address} and {name} filled in, not {socket}."""
     unit = env.units[name]
     facts = {"{address}": env.address(host), "{name}": host.name}
     asked = {"unit": name, "processes": unit.processes}

@@ -117,9 +117,10 @@ class Releases:
     @staticmethod
     def command(verb, values):
         """The exact command of a verb; it says so where the host lacks this very script."""
+        lacking = f"{{ echo {NO_SCRIPT}; exit; }}"
         return (
-            f"{assignments(values)} sh {REMOTE} {verb}; s=$?; case $s in "
-            f"20|127) echo {NO_SCRIPT};; *) exit $s;; esac"
+            f"[ -f {REMOTE} ] || {lacking}; {assignments(values)} sh {REMOTE} {verb}; s=$?; "
+            f"[ $s != 20 ] || {lacking}; exit $s"
         )
 
     @contextmanager
@@ -186,7 +187,7 @@ class Releases:
         return "\n".join(lines)
 
     def unlock(self):
-        """Lets go of what this run holds; a host that can't be told frees itself as the lease ends."""
+        """Lets go of what this run holds; a host that can't be told is free as the lease ends."""
         if self.tokens:
             quiet = self.on(self.fleet.quiet())
             quiet.outcomes("unlock", hosts=list(self.tokens))

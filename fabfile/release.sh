@@ -191,6 +191,7 @@ do_clean() {
     busy=$(processes)
     mutex # choosing and taking away are one step
     fence
+    [ "$KEEP" -gt 0 ] || KEEP=1
     count=0
     for date in $(releases | sort -r); do
         judge "$date"
@@ -202,15 +203,15 @@ do_clean() {
 }
 
 judge() { # DATE: the reason why it stays, or none. Called newest first, which count relies on
-    reason='' live=no
+    reason='' live=no than=${current#-}
     if was_live "$1"; then live=yes count=$((count + 1)); fi
     if [ "$1" = "$current" ]; then reason=current
     elif [ "$1" = "$from" ] || [ "$1" = "$to" ]; then reason=pending
     elif [ "$1" = "$previous" ] || [ "$1" = "$next" ]; then reason="beside the current one"
     elif has "$nl${IN_USE-}$nl" "$nl$1$nl"; then reason="in use"
     elif has "$busy" "$PWD/releases/$1"; then reason=$(process_of "$PWD/releases/$1")
-    elif [ $live = yes ] && [ "$count" -le "$KEEP" ]; then reason="live before, $count of $KEEP"
-    elif [ $live = no ] && ! [ "$1" -lt "${current#-}0" ]; then reason="newer than the current one"
+    elif [ $live = yes ] && [ "$count" -le "$KEEP" ]; then reason="of the last $KEEP that were live"
+    elif [ $live = no ] && [ "$1" -gt "${than:-0}" ]; then reason="newer than the current one"
     fi
 }
 
@@ -344,9 +345,9 @@ line_with() { # FROM TO: moved along where TO is on it, else cut off after FROM 
 }
 
 neighbours() { # DATE: previous and next on the line
-    previous=- next=- passed=-
+    previous=- next=- passed=''
     for date in $(line); do
-        if [ "$date" = "$1" ]; then previous=$passed
+        if [ "$date" = "$1" ]; then previous=${passed:--}
         elif [ "$passed" = "$1" ]; then next=$date
         fi
         passed=$date
@@ -417,9 +418,9 @@ write_facts() {
 
 run_in_release() ( # COMMAND, with the release's virtualenv and without this script's variables
     cd -P "releases/$DATE" || exit
-    export LC_ALL=C.UTF-8 PATH="$PWD/.venv/bin:$PATH"
     exec env -u SCRIPT_SHA256 -u DEPLOY_TO -u TOKEN -u DATE -u OWNER -u PURPOSE -u LEASE -u RUN \
-        -u REVISION -u SHARED_FOLDERS -u SHARED_FILES -u COMMAND sh -c "$COMMAND" 2>&1
+        -u SHARED_FOLDERS -u SHARED_FILES -u REQUIREMENTS -u PYTHON -u COMMAND \
+        LC_ALL=C.UTF-8 "PATH=$PWD/.venv/bin:$PATH" sh -c "$COMMAND" 2>&1
 )
 
 # ---- staging, piece by piece
@@ -435,24 +436,30 @@ same_manifest() { # FOLDER
     [ "$(sha256sum <"$1/.manifest")" = "$MANIFEST_SHA256  -" ]
 }
 
-verify() { # Each path has the kind, mode, bytes and link that the manifest says, and no other is there
+verify() { # that each path is as the manifest says, and no other is there
     same_manifest "$part" || die 1 "the artifact's manifest is not the one that was announced"
-    wrong=$(cd "$part" && { listed && found; } | sort | uniq -u | sed 's/^[^ ]*  //' | few)
-    [ -z "$wrong" ] || die 1 "not as the manifest says: $wrong"
-    wrong=$(cd "$part" && hashes | sha256sum --check --strict --quiet 2>&1 | few)
-    [ -z "$wrong" ] || die 1 "not the bytes that the manifest says: $wrong"
+    listed=$(cd "$part" && listed | sort) found=$(cd "$part" && found | sort)
+    [ "$listed" = "$found" ] || die 1 "not as the manifest says: $(
+        say "$listed$nl$found" | sort | uniq -u | sed 's/^[^ ]*  //' | few)"
+    good=$(cd "$part" && hashes | sha256sum --check --strict 2>/dev/null | grep -c ': OK$') || :
+    [ "$good" = "$(grep -c '^f' "$part/.manifest")" ] || die 1 "damaged on its way: $(
+        cd "$part" && hashes | sha256sum --check --strict --quiet 2>&1 | few)"
 }
 
-listed() { # The manifest without its hashes. Lines: f644 SHA256  PATH; d755 -  PATH; l777 -  PATH<TAB>TEXT
+# The manifest's lines: `f644 SHA256  PATH`, `d755 -  PATH`, `l777 -  PATH<TAB>TEXT`.
+listed() { # it, without the hashes
     sed 's/^\([^ ]*\) [^ ]*/\1/' .manifest
 }
 
-found() { # The same of the folder. A setgid parent folder gives its bit to folders in it
+found() { # the same of the folder; a setgid parent hands its bit down to the folders in it
     find . -mindepth 1 ! -path ./.manifest \
         \( -type l -printf 'l777  %P\t%l\n' -o -printf '%y%m  %P\n' \) | sed 's/^d2755/d755/'
 }
 
-hashes() { sed -n 's|^f[0-9]* \([0-9a-f]*\)  |\1  ./|p' .manifest; }
+hashes() { # for sha256sum
+    sed -n 's|^f[0-9]* \([0-9a-f]*\)  |\1  ./|p' .manifest
+}
+
 few() { uniq | head -n 3 | paste -sd ' '; }
 
 shared_missing() {

@@ -245,7 +245,16 @@ def test_settings_come_from_the_roles(publish):
         "PASSWORD": "pass=word",
     }
     assert found[4].items() >= wanted.items()
-    names = {"localhost", "lb1", "127.0.31.1", "lb1.example.org", "web1", WEB, "web1.example.org"}
+    names = {
+        "localhost",
+        "127.0.0.1",
+        "lb1",
+        "127.0.31.1",
+        "lb1.example.org",
+        "web1",
+        WEB,
+        "web1.example.org",
+    }
     assert set(found[5]) == names
 
 

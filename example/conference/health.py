@@ -11,7 +11,7 @@ SECONDS = 2
 
 
 def report() -> dict[str, str]:
-    """ "ok", or why not, for the database and the cache."""
+    """For the database and for the cache: "ok", or why not."""
     questions = [("database", ask_database)]
     servers = settings.CACHES["default"].get("LOCATION", [])  # none: in this process's own memory
     questions += [("cache", partial(ask_memcached, server)) for server in servers]
@@ -44,5 +44,5 @@ def _trouble(ask) -> str:
     try:
         ask()
     except Exception as error:
-        return str(error).strip().replace("\n", " ") or type(error).__name__
+        return " ".join(str(error).split()) or type(error).__name__
     return ""

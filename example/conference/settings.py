@@ -32,7 +32,7 @@ def addresses(role, port):
 
 facing = [*hosts("nginx"), *hosts("web")]  # those that a request may name
 ALLOWED_HOSTS = [word for h in facing for word in (h.name, h.private_dns, h.public_dns) if word]
-ALLOWED_HOSTS += ["localhost"]  # the trial of a staged release asks over a Unix socket
+ALLOWED_HOSTS += ["localhost", "127.0.0.1"]  # a checkout, and the trial of a staged release
 
 INSTALLED_APPS = ["django.contrib.staticfiles", "directory"]
 MIDDLEWARE = [
@@ -82,13 +82,15 @@ if caches:
 
 # Celery
 
-LONGEST_TASK = 600
+LONGEST_TASK = 60  # seconds; a task that takes longer is ended
 brokers = addresses("redis", 6379)
 CELERY_BROKER_URL = f"redis://{brokers[0]}/0" if brokers else None
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_TRANSPORT_OPTIONS = {
-    "visibility_timeout": 2 * LONGEST_TASK,  # were it shorter than a task, the task would run twice
-    "unacked_restore_interval": 2,  # what a killed worker held is given out again in seconds
+    # What a killed worker held is given out again after this time, so it is short; were it shorter
+    # than a task, that task would run twice.
+    "visibility_timeout": LONGEST_TASK + 30,
+    "unacked_restore_interval": 2,
     "unacked_restore_throttle": 1,
     "socket_connect_timeout": 2,
 }
