@@ -7,6 +7,7 @@ from . import artifact
 from .application import application, on_app_hosts, restart
 from .env import ROOT, env
 from .errors import Fenced, Interrupted, Refused, Reverted, Stop, Stranded
+from .lock import locked
 from .prove import prove, trial
 from .release import skew
 
@@ -18,7 +19,7 @@ def deploy(fleet, revision=""):
     before = releases.preflight()
     built = build(fleet, revision or env.deploy.revision)
     has_room(before, built)
-    with releases.locked() as taken:
+    with locked(releases) as taken:
         settle(releases, taken)
         releases.stage(built)
         trial(fleet, env.deploy_date)
@@ -116,7 +117,7 @@ def move(fleet, verb, neighbour, to):
     lacking = [host.name for host, r in before.items() if date not in r.all("release")]
     if lacking and not env.dry:
         raise Refused(f"{verb}: release {date} is not on {', '.join(lacking)}; see fab releases")
-    with releases.locked() as taken:
+    with locked(releases) as taken:
         settle(releases, taken)
         switch(releases, before, date)
 
@@ -130,7 +131,7 @@ def agreed(before, neighbour, verb):
     if len(pairs) == 1 and date:
         return date
     if len(pairs) == 1:
-        raise Refused(f"{verb}: all hosts have {current}, and no release was live {neighbour} to it")
+        raise Refused(f"{verb}: all hosts have {current}; they have no {neighbour} release")
     seen = "\n".join(
         f"{host.name}: current {reply.get('current')}, {neighbour} {reply.get(neighbour)}"
         for host, reply in before.items()

@@ -132,7 +132,7 @@ SECTIONS = {
 
 
 def typed(kind, values, place):
-    """`values` (a mapping read from YAML) as the dataclass `kind`, or Usage naming place and key."""
+    """`values`, read from YAML, as the dataclass `kind`. Usage, with the place, if they do not fit."""
     if not isinstance(values, dict):
         raise Usage(f"fabric.yml: {place} must be a mapping of settings, not {values!r}")
     known = {item.name: item for item in fields(kind)}

@@ -184,7 +184,7 @@ class Fleet:
 
     def quiet(self):
         """The same hosts and connections, with nobody listening."""
-        return Fleet(self.hosts, self.session, listener=lambda event: None)
+        return self if env.dry else Fleet(self.hosts, self.session, listener=lambda event: None)
 
     def having(self, *roles):
         """The same run with the hosts that have one of `roles`."""

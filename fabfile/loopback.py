@@ -145,6 +145,8 @@ class Loopback:
         for folder in ("logs", "supervisor/conf.d", "supervisor/servers.d"):
             (self.home / folder).mkdir(parents=True, exist_ok=True)
         self.state.mkdir(parents=True, exist_ok=True)
+        if os.geteuid() == 0:  # where root's sshd parts with its privileges; gone after a reboot
+            Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
         machine.make_key(self.state / "host_key", self.name)
         machine.make_run_folder(self.run)
         machine.make_data_folder(self.data)

@@ -4,17 +4,15 @@ One Releases stands for one folder of releases (the application's, nginx's …) 
 """
 
 import getpass
-import os
 import socket
-import threading
-import time
-from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 
 from .env import env
-from .errors import BY_CODE, Locked, Refused, Unreachable
+from .errors import BY_CODE, Refused, Unreachable
 from .fleet import called
+from .reply import replies
+from .run import this_run
 from .shell import assignments, line
 
 SCRIPT = Path(__file__).with_name("release.sh")
@@ -26,35 +24,6 @@ UPLOAD = line(
     .replace("{0}", REMOTE).replace("{1}", "{}"),
     f"{SHA256}  -",
 )
-PATIENCE = 8  # seconds that the run which started first waits for the other one to let go
-
-
-class Reply:
-    """The `key value` lines that a verb answered."""
-
-    def __init__(self, text=""):
-        self.lines = [tuple((entry + " ").split(" ", 1)) for entry in text.splitlines()]
-
-    def all(self, key):
-        """Every value given for `key`, in order."""
-        return [value.strip() for name, value in self.lines if name == key]
-
-    def get(self, key, default=""):
-        """The last value given for `key`."""
-        return (self.all(key) or [default])[-1]
-
-    def date(self, key):
-        """A release's date, or None where the host says `-` or nothing."""
-        value = self.get(key, "-").split(" ")[0]
-        return None if value == "-" else value
-
-
-class Replies(dict):
-    """host → Reply."""
-
-    def dates(self, key):
-        """host → the release's date given for `key`, or None."""
-        return {host: reply.date(key) for host, reply in self.items()}
 
 
 class Releases:
@@ -69,7 +38,7 @@ class Releases:
         self.common = {
             "SCRIPT_SHA256": SHA256,
             "DEPLOY_TO": deploy_to,
-            "OWNER": owner(),
+            "OWNER": f"{getpass.getuser()}@{socket.gethostname()}",
             "PURPOSE": purpose,
             "RUN": this_run(),
             "LEASE": env.deploy.lease,
@@ -123,81 +92,6 @@ class Releases:
             f"[ $s != 20 ] || {lacking}; exit $s"
         )
 
-    @contextmanager
-    def locked(self):
-        """Holds the lock on every host, its lease renewed, until the end of the block.
-
-        Locked if another run has a host. Yields the Replies: `reverted TO FROM` where a dead run
-        had switched and never committed, and the host has just gone back.
-        """
-        taken = self.lock()
-        stop = threading.Event()
-        beat = threading.Thread(target=self._renew, args=(stop,), daemon=True)
-        beat.start()
-        try:
-            yield taken
-        finally:
-            stop.set()
-            beat.join()
-            self.unlock()
-
-    def lock(self):
-        """Takes the lock everywhere. Of two runs that meet, the one that started first gets it:
-        it waits a little, and the later one lets go (wait-die).
-        """
-        waiting_until = time.monotonic() + PATIENCE
-        while True:
-            outcomes = self._take_lock()
-            held = [replies({h: o})[h] for h, o in outcomes.failed.items() if o.code == 4]
-            if not held:
-                return replies(outcomes.check())
-            first = all(started(this_run()) < started(reply.get("lock_run")) for reply in held)
-            if not first or time.monotonic() > waiting_until:
-                self.unlock()
-                raise Locked(self._holders(outcomes.failed))
-            time.sleep(0.5)
-
-    def _take_lock(self):
-        wanted = [host for host in self.fleet.hosts if host not in self.tokens]
-        outcomes = self.outcomes("lock", {"MIN_TOKEN": self.next_token}, hosts=wanted)
-        dead = {}
-        for host, outcome in outcomes.failed.items():
-            reply = Reply(outcome.stdout)
-            if outcome.code == 4 and is_dead(reply.get("lock_run")):
-                dead[host] = reply.get("lock_token")
-        if dead:
-            self.fleet.say("lock: its holder, a run on this machine, is dead: taking over")
-            outcomes.update(self.outcomes("lock", lambda host: {"TAKE": dead[host]}, hosts=dead))
-        for host, outcome in outcomes.items():
-            if outcome.ok:
-                self.tokens[host] = Reply(outcome.stdout).get("token") or None
-        return outcomes
-
-    def _holders(self, failed):
-        """Who has the fleet, one line a host."""
-        lines = []
-        for host, outcome in failed.items():
-            reply = Reply(outcome.stdout)
-            since = time.strftime("%H:%M:%S", time.localtime(int(reply.get("lock_since", "0"))))
-            lines.append(
-                f"{host.name}: {reply.get('lock_owner')} has it since {since}: "
-                f"{reply.get('lock_purpose')}; its lease ends in {reply.get('lock_until')} s "
-                "unless it is renewed (fab unlock takes it away)"
-            )
-        return "\n".join(lines)
-
-    def unlock(self):
-        """Lets go of what this run holds; a host that can't be told is free as the lease ends."""
-        if self.tokens:
-            quiet = self.on(self.fleet.quiet())
-            quiet.outcomes("unlock", hosts=list(self.tokens))
-            self.tokens.clear()
-
-    def _renew(self, stop):
-        quiet = self.on(self.fleet.quiet())
-        while not stop.wait(env.deploy.lease / 3):
-            quiet.outcomes("renew", hosts=list(self.tokens), deadline=env.deploy.lease)
-
     def preflight(self):
         """What each host has. Refused, naming all, where one is not fit for a change."""
         found = self.call("preflight")
@@ -236,11 +130,6 @@ class Releases:
         return self.outcomes("revert")
 
 
-def replies(outcomes):
-    """The Replies in Outcomes."""
-    return Replies({host: Reply(outcome.stdout) for host, outcome in outcomes.items()})
-
-
 def unfit(reply):
     """Why a host is not fit for a change, from its preflight: sentences with the remedy."""
     if reply.get("setup") == "no":
@@ -255,43 +144,3 @@ def skew(published):
     """Seconds between the first and the last switch of a publish, by the hosts' own clocks."""
     moments = [float(r.get("switched", "0")) for r in published.values() if r.get("switched")]
     return max(moments, default=0) - min(moments, default=0)
-
-
-def owner():
-    """Who runs this: user@machine."""
-    return f"{getpass.getuser()}@{socket.gethostname()}"
-
-
-def this_run():
-    """This process, for others on the same machine to tell whether it lives:
-    machine:pid:start:moment, the start in the kernel's ticks, the moment in nanoseconds.
-    """
-    return f"{_machine()}:{os.getpid()}:{_start_of(os.getpid())}:{STARTED}"
-
-
-STARTED = time.time_ns()
-
-
-def started(run):
-    """The moment a run began, from its RUN; one that can't be read began before all others."""
-    moment = run.rpartition(":")[2]
-    return int(moment) if moment.isdigit() else 0
-
-
-def is_dead(run):
-    """Whether a RUN was a process of this very machine that is gone."""
-    machine, _, rest = run.partition(":")
-    pid, _, rest = rest.partition(":")
-    return machine == _machine() and pid.isdigit() and _start_of(pid) != rest.partition(":")[0]
-
-
-def _machine():
-    boot = Path("/proc/sys/kernel/random/boot_id")
-    return f"{socket.gethostname()}/{boot.read_text().strip()}" if boot.exists() else "elsewhere"
-
-
-def _start_of(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return "gone"

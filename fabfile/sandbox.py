@@ -95,13 +95,18 @@ def alone(root):
     What is locked is the folder around it, which is there before and after."""
     descriptor = os.open(root.parent, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock(descriptor, root)
         yield
+    finally:
+        os.close(descriptor)
+
+
+def lock(descriptor, root):
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         text = f"another sandbox_up or sandbox_down is at work on {root}: let it end first"
         raise Locked(text) from None
-    finally:
-        os.close(descriptor)
 
 
 def prepare(root):

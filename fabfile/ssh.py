@@ -1,4 +1,4 @@
-"""How one host is reached: strict host keys, jump hosts, deadlines. The only file that opens SSH."""
+"""How one host is reached: strict host keys, jump hosts, deadlines. Nobody else opens SSH."""
 
 import contextlib
 import io

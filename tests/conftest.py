@@ -53,7 +53,8 @@ class Site:
     def __init__(self, folder):
         self.folder = folder
         shutil.copytree(ROOT / "example", folder / "example",
-                        ignore=shutil.ignore_patterns("__pycache__", "static", "*.sqlite3"))
+                        ignore=shutil.ignore_patterns("__pycache__", "*.sqlite3"))
+        shutil.rmtree(folder / "example/static", ignore_errors=True)
         self.git("init", "--quiet", "--initial-branch=main")
         self.commit("the site")
 

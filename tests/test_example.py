@@ -51,7 +51,8 @@ class Site:
     def command(self, *words):
         """A program of the site's virtualenv, started in the release."""
         program = self.python.parent / words[0]
-        environ = {"PATH": TOOLS, "HOME": str(self.root.parent), "LANG": "C.UTF-8"}
+        home = str(self.root.parent)
+        environ = {"PATH": TOOLS, "HOME": home, "LANG": "C.UTF-8", "PWD": str(self.root)}
         return {"args": [program, *map(str, words[1:])], "cwd": self.root, "env": environ}
 
     def run(self, *words, code=0):
@@ -92,24 +93,25 @@ def running(command):
             process.wait()
 
 
-def server(*words):
-    program = shutil.which(words[0]) or pytest.fail(f"{words[0]} is not installed")
-    return running({"args": [program, *words[1:]], "stdout": subprocess.DEVNULL})
-
-
 @contextlib.contextmanager
-def memcached(address):
-    with server("memcached", "-u", "nobody", "-m", "8", "-l", address, "-p", "11211") as process:
-        wait_for(lambda: connects(socket.AF_INET, (address, 11211)), "memcached")
+def server(address, port, program, *words):
+    """A server of the test's own, ready to answer."""
+    path = shutil.which(program) or pytest.fail(f"{program} is not installed")
+    place = (address, port)
+    assert not connects(socket.AF_INET, place), f"{address}:{port} is taken"
+    with running({"args": [path, *words], "stdout": subprocess.DEVNULL}) as process:
+        wait_for(lambda: connects(socket.AF_INET, place), program)
         yield process
 
 
-@contextlib.contextmanager
+def memcached(address):
+    words = ("-u", "nobody", "-m", "8", "-l", address, "-p", "11211")
+    return server(address, 11211, "memcached", *words)
+
+
 def redis():
     words = ("--bind", REDIS, "--port", "6379", "--save", "", "--appendonly", "no")
-    with server("redis-server", *words) as process:
-        wait_for(lambda: connects(socket.AF_INET, (REDIS, 6379)), "redis-server")
-        yield process
+    return server(REDIS, 6379, "redis-server", *words)
 
 
 def connects(family, address):

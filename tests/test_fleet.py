@@ -41,7 +41,8 @@ def test_without_parallel_the_first_failure_is_the_last_host(team):
 
 
 def test_everybody_is_waited_for_in_parallel(team):
-    output = team.fab("-R", "bare", "-P", "--", "case $HOME in *bare2) exit 3; esac; echo fine", code=1)
+    command = "case $HOME in *bare2) exit 3; esac; echo fine"
+    output = team.fab("-R", "bare", "-P", "--", command, code=1)
     assert output.count("| fine") == 5
     assert re.search(r"^bare2 +0 +command +failed", output, re.M)
 

@@ -10,12 +10,12 @@ from tests.conftest import ROOT
 
 FABFILE = ROOT / "fabfile"
 ROWS = (
-    {"errors", "shell"},
+    {"errors", "shell", "run", "reply"},
     {"env"},
     {"ssh", "progress", "processes"},
     {"fleet", "machine"},
     {"artifact", "release", "services", "prove", "loopback"},
-    {"application"},
+    {"application", "lock"},
     {"deploy", "hosts", "reports", "nginx", "cache", "celery", "sandbox"},
     {"cli"},
 )
