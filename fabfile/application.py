@@ -40,6 +40,7 @@ def restart(fleet):
     manager = services.manager()
 
     def command(host):
-        return " && ".join(manager.restart(n, env.units[n].processes) for n in env.units_of(host))
+        return services.privileged(" && ".join(
+            manager.restart(name, env.units[name].processes) for name in env.units_of(host)))
 
     fleet.run(command, hosts=hosts, step="restart", deadline=env.services.deadline).check()

@@ -132,7 +132,7 @@ SECTIONS = {
 
 
 def typed(kind, values, place):
-    """`values`, read from YAML, as the dataclass `kind`. Usage, with the place, if they do not fit."""
+    """`values`, read from YAML, as the dataclass `kind`. Usage, with its place, where it is not."""
     if not isinstance(values, dict):
         raise Usage(f"fabric.yml: {place} must be a mapping of settings, not {values!r}")
     known = {item.name: item for item in fields(kind)}

@@ -39,13 +39,12 @@ def setup(fleet):
     releases = application(fleet, "setup")
     releases.call("setup")
     where = fleet.run("pwd; id -un", step="").check()
-    manager = services.manager()
     hosts = [host for host in fleet.hosts if env.units_of(host)]
 
     def install(host):
         home, user = where[host].stdout.split("\n")[:2]
         deploy_to = str(Path(home, env.deploy.deploy_to))
-        return manager.install(services.units_for(host, deploy_to, home, user))
+        return services.install(services.units_for(host, deploy_to, home, user))
 
     if not env.dry:
         fleet.run(install, hosts=hosts, step="units").check()

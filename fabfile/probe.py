@@ -108,15 +108,16 @@ def start(command, folder, stdout):
 
 
 def end(process):
-    """Ends the process group: asked first, then killed."""
-    for sign, patience in ((signal.SIGTERM, 5), (signal.SIGKILL, 5)):
-        try:
-            os.killpg(process.pid, sign)
-            process.wait(patience)
-        except ProcessLookupError:
-            return process.wait()
-        except subprocess.TimeoutExpired:
-            continue
+    """Ends the whole process group: asked first, killed after 5 seconds."""
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        deadline = time.monotonic() + 5
+        while time.monotonic() < deadline:
+            try:
+                os.killpg(process.pid, sign)
+            except ProcessLookupError:
+                return
+            process.poll()
+            time.sleep(0.02)
 
 
 def until(deadline, question, alive=lambda: True):
