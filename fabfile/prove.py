@@ -15,31 +15,45 @@ def trial(fleet, date):
     _ask(fleet, folder, expect=date, deadline=env.prove.trial, step="trial").check()
 
 
-def prove(fleet, date, step="prove"):
+def prove(fleet, date, step="prove", only=None):
     """Each process of each unit is healthy and runs `date`; Failed names those that are not."""
     folder = f"{env.deploy.deploy_to}/current"
-    _ask(fleet, folder, expect=date, deadline=env.prove.health, step=step).check()
+    _ask(fleet, folder, expect=date, deadline=env.prove.health, step=step, only=only).check()
 
 
-def running(fleet):
+def prove_url(fleet, urls, expect, step="prove"):
+    """The process behind each host's URL says that it runs what is expected of that host."""
+
+    def command(host):
+        unit = {"unit": urls[host], "processes": 1, "release": urls[host]}
+        return _command(env.deploy.deploy_to, [unit], expect[host], env.prove.health)
+
+    fleet.run(command, step=step, stdin=PROBE).check()
+
+
+def running(fleet, only=None):
     """host → list of {unit, ok, reason, processes: [{pid, release}]}, as the processes say now."""
     folder = f"{env.deploy.deploy_to}/current"
-    outcomes = _ask(fleet, folder, expect=None, deadline=2, step="ask").check()
+    outcomes = _ask(fleet, folder, expect=None, deadline=2, step="ask", only=only).check()
     return {host: answers(outcome.stdout) for host, outcome in outcomes.items()}
 
 
-def _ask(fleet, folder, *, expect, deadline, step):
+def _ask(fleet, folder, *, expect, deadline, step, only=None):
     hosts = [host for host in fleet.hosts if env.units_of(host)]
 
     def command(host):
-        units = [_unit(name, host) for name in env.units_of(host)]
+        units = [_unit(name, host) for name in env.units_of(host) if only in (None, name)]
         if step == "trial":
             units = [unit for unit in units if unit["trial"]]
-        request = {"folder": folder, "expect": expect, "deadline": deadline,
-                   "trial": step == "trial", "units": units}
-        return line("{} - {}", env.deploy.python, json.dumps(request))
+        return _command(folder, units, expect, deadline, booting=step == "trial")
 
     return fleet.run(command, hosts=hosts, step=step, stdin=PROBE)
+
+
+def _command(folder, units, expect, deadline, *, booting=False):
+    """The probe, asked about units of a release."""
+    request = {"folder": folder, "expect": expect, "deadline": deadline, "trial": booting}
+    return line("{} - {}", env.deploy.python, json.dumps(request | {"units": units}))
 
 
 def _unit(name, host):

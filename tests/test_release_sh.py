@@ -911,13 +911,13 @@ def test_clean_killed_at_any_step(staged, tmp_path):
 
 @pytest.mark.parametrize("verb", ["renew", "publish", "commit", "lock"])
 def test_a_write_that_fails_stops_the_verb(staged, tmp_path, verb):
-    """`sync` is where a full disk shows at the latest; nothing may go on as if it had worked."""
+    """Nothing is put in place that is not on disk, and nothing goes on as if it were."""
     if verb == "commit":
         staged.do("publish", DATE=TWO)
     before = staged.current
     folder = tmp_path / "full"
     folder.mkdir()
-    (folder / "sync").write_text("#!/bin/sh\necho no space left on device >&2\nexit 1\n")
+    (folder / "sync").write_text('#!/bin/sh\ncase $1 in *.new) echo no space left >&2; exit 1; esac\n')
     (folder / "sync").chmod(0o755)
     path, staged.path = staged.path, f"{folder}:{staged.path}"
     answer = staged.ask(verb, DATE=TWO, TAKE=1)
