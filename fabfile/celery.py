@@ -27,14 +27,14 @@ on_workers = {"roles": roles}
 @once(**on_workers)
 def restart_celery(fleet):
     """Restart the workers once their running tasks have ended; each proves that it is back."""
-    current = application(fleet).call("preflight").dates("current")
+    current = application(fleet).call("preflight", step="").dates("current")
     for hosts in fleet.batches():
         batch = fleet.only(hosts)
-        before = pids(batch)
+        before = pids(running(batch, only=env.celery.unit))
         restart(batch)
         for date in {current[host] for host in hosts}:
-            prove(batch.only(h for h in hosts if current[h] == date), date, only=env.celery.unit)
-        came_back(before, pids(batch))
+            same = batch.only(host for host in hosts if current[host] == date)
+            came_back(before, pids(prove(same, date, only=env.celery.unit)))
 
 
 def restart(fleet):
@@ -43,11 +43,11 @@ def restart(fleet):
     fleet.run(command, step="restart", deadline=env.celery.drain + 30).check()
 
 
-def pids(fleet):
+def pids(heard):
     """host → the pids of its workers, as they say themselves; none if nobody answers."""
     return {
         host: {process["pid"] for answer in answers for process in answer["processes"]}
-        for host, answers in running(fleet, only=env.celery.unit).items()
+        for host, answers in heard.items()
     }
 
 

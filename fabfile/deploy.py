@@ -20,7 +20,7 @@ def deploy(fleet, revision=""):
     built = build(fleet, revision or env.deploy.revision)
     has_room(before, built)
     with locked(releases) as taken:
-        settle(releases, taken)
+        before = settle(releases, before, taken)
         releases.stage(built)
         trial(fleet, env.deploy_date)
         migrate(releases)
@@ -44,7 +44,7 @@ def build(fleet, revision):
     """The artifact of a revision, built here; says what will not be in it."""
     settings = env.deploy
     source = settings.repository
-    if "://" not in source:
+    if (ROOT / source).exists():
         source = ROOT / source
         for path in artifact.dirty(source, settings.subfolder)[:5]:
             fleet.say(f"build      not in {revision}: {path} has changes that are not committed")
@@ -82,8 +82,8 @@ def has_room(before, built):
         if int(reply.get("free_kb") or need) < need:
             problems.append(f"{host.name}: {reply.get('free_kb')} KB free, {need} needed")
         inodes = reply.get("free_inodes", "-")
-        if inodes.isdigit() and int(inodes) < built.files:
-            problems.append(f"{host.name}: {inodes} inodes free, {built.files} needed")
+        if inodes.isdigit() and int(inodes) < 2 * built.files + 1000:
+            problems.append(f"{host.name}: {inodes} inodes free, {2 * built.files + 1000} needed")
         newest = max(reply.all("release"), default="")
         if newest >= env.deploy_date:
             problems.append(f"{host.name}: has {newest} already; is this machine's clock behind?")
@@ -91,14 +91,19 @@ def has_room(before, built):
         raise Refused("\n".join(problems))
 
 
-def settle(releases, taken):
-    """Hosts that found a switch never committed have gone back: their services follow."""
-    back = {host: reply.get("reverted").split()[-1] for host, reply in taken.items()
+def settle(releases, before, taken):
+    """Hosts that found a switch never committed have gone back: their services follow.
+
+    Returns what each host has now.
+    """
+    back = {host: reply.get("reverted").split() for host, reply in taken.items()
             if reply.get("reverted")}
-    for host, date in back.items():
-        releases.fleet.say(f"an earlier run died after its switch: back to {date}", host)
-    if back:
-        restart(releases.fleet.only(back))
+    if not back:
+        return before
+    for host, (left, date) in back.items():
+        releases.fleet.say(f"an earlier run died after its switch to {left}: back to {date}", host)
+    restart(releases.fleet.only(host for host, (_, date) in back.items() if date != "-"))
+    return releases.preflight()
 
 
 def migrate(releases):
@@ -113,13 +118,15 @@ def move(fleet, verb, neighbour, to):
     """Rollback and rollforward: the fleet moves along the line of releases that were live."""
     releases = application(fleet, f"{verb} {to}".strip())
     before = releases.preflight()
-    date = to or agreed(before, neighbour, verb)
-    lacking = [host.name for host, r in before.items() if date not in r.all("release")]
-    if lacking and not env.dry:
-        raise Refused(f"{verb}: release {date} is not on {', '.join(lacking)}; see fab releases")
     with locked(releases) as taken:
-        settle(releases, taken)
-        switch(releases, before, date)
+        settled = settle(releases, before, taken)
+        if verb == "rollback" and not to and settled is not before:
+            return prove_each(fleet, settled)  # going back was asked for, and has just been done
+        date = to or agreed(settled, neighbour, verb)
+        lacking = [host.name for host, r in settled.items() if date not in r.all("release")]
+        if lacking and not env.dry:
+            raise Refused(f"{verb}: {', '.join(lacking)} has no release {date}; see fab releases")
+        switch(releases, settled, date)
 
 
 def agreed(before, neighbour, verb):
@@ -164,16 +171,21 @@ def go_back(releases, before, error):
     back = releases.fleet.only(host for host, outcome in outcomes.items() if outcome.ok)
     problems = [str(outcome.stop()) for outcome in outcomes.failed.values()]
     try:
-        for date in {before[host].date("current") for host in back.hosts} - {None}:
-            had_it = back.only(h for h in back.hosts if before[h].date("current") == date)
-            restart(had_it)
-            prove(had_it, date, step="prove back")
+        restart(back.only(host for host in back.hosts if before[host].date("current")))
+        prove_each(back, before)
     except Stop as stop:
         problems.append(str(stop))
     if problems:
         raise Stranded("\n".join(["some hosts could not go back:", *problems, f"after: {error}"]))
     kind = Interrupted if isinstance(error, KeyboardInterrupt | Interrupted) else Reverted
     raise kind(f"{error or 'interrupted'}\nevery host is back on the release it had") from error
+
+
+def prove_each(fleet, before):
+    """Every host runs the release that it had before, whichever that was."""
+    for date in {before[host].date("current") for host in fleet.hosts} - {None}:
+        same = [host for host in fleet.hosts if before[host].date("current") == date]
+        prove(fleet.only(same), date, step="prove back")
 
 
 def commit(releases, date):

@@ -93,13 +93,17 @@ class Json:
         self.lock = threading.Lock()
 
     def __call__(self, event):
-        if event.kind in ("begin", "host", "sent"):
+        if event.kind in ("begin", "host", "sent") or self.is_protocol(event):
             return
         entry = {"event": event.kind, "step": event.step, "host": getattr(event.host, "name", None)}
         entry |= getattr(self, f"of_{event.kind}")(event)
         text = json.dumps({key: value for key, value in entry.items() if value not in (None, "")})
         with self.lock:
             print(text, file=self.stream, flush=True)
+
+    def is_protocol(self, event):
+        """Whether it is what a host's program tells ours; people get it as a table."""
+        return event.kind == "output" and event.data[0] == "stdout"
 
     def of_say(self, event):
         return {"text": event.data}

@@ -16,9 +16,13 @@ def trial(fleet, date):
 
 
 def prove(fleet, date, step="prove", only=None):
-    """Each process of each unit is healthy and runs `date`; Failed names those that are not."""
+    """Each process of each unit (or of one) is healthy and runs `date`; Failed names the others.
+
+    Returns what they said, as running() does.
+    """
     folder = f"{env.deploy.deploy_to}/current"
-    _ask(fleet, folder, expect=date, deadline=env.prove.health, step=step, only=only).check()
+    return _heard(_ask(
+        fleet, folder, expect=date, deadline=env.prove.health, step=step, only=only))
 
 
 def prove_url(fleet, urls, expect, step="prove"):
@@ -34,8 +38,11 @@ def prove_url(fleet, urls, expect, step="prove"):
 def running(fleet, only=None):
     """host → list of {unit, ok, reason, processes: [{pid, release}]}, as the processes say now."""
     folder = f"{env.deploy.deploy_to}/current"
-    outcomes = _ask(fleet, folder, expect=None, deadline=2, step="ask", only=only).check()
-    return {host: answers(outcome.stdout) for host, outcome in outcomes.items()}
+    return _heard(_ask(fleet, folder, expect=None, deadline=2, step="ask", only=only))
+
+
+def _heard(outcomes):
+    return {host: answers(outcome.stdout) for host, outcome in outcomes.check().items()}
 
 
 def _ask(fleet, folder, *, expect, deadline, step, only=None):

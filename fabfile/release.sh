@@ -495,6 +495,7 @@ link_venv() { # the virtualenv of this lock file and this Python, built where it
 build_venv() ( # FOLDER: at its final path, as virtualenvs cannot be moved; .complete comes last
     rm -rf "$1" && cd "$part" || exit
     PATH=$PATH:$HOME/.local/bin # where uv's and pip's own installations put it
+    export UV_PYTHON_DOWNLOADS=never UV_COMPILE_BYTECODE=1
     if command -v uv >/dev/null; then
         uv venv --quiet --python "$python" "$1" &&
             uv pip sync --quiet --require-hashes --python "$1/bin/python" "$REQUIREMENTS"
