@@ -1,9 +1,11 @@
 """The application on a host: its releases, what they share, and the units that run from them."""
 
+import time
 from functools import partial
+from pathlib import Path
 
-from . import services
-from .env import env
+from . import artifact, services
+from .env import ROOT, env
 from .errors import Usage
 from .fleet import once
 from .release import Releases
@@ -34,6 +36,40 @@ def needs(host):
     }
 
 
+def build(fleet, revision):
+    """The artifact of a revision, built here; says what will not be in it."""
+    settings = env.deploy
+    source = settings.repository
+    if (ROOT / source).exists():
+        source = ROOT / source
+        for path in artifact.dirty(source, settings.subfolder)[:5]:
+            fleet.say(f"build      not in {revision}: {path} has changes that are not committed")
+    started = time.monotonic()
+    built = artifact.build(
+        repository=source,
+        revision=revision,
+        subfolder=settings.subfolder,
+        build=settings.build,
+        carry={name: carried(name) for name in settings.carry},
+        cache=cache(),
+    )
+    fleet.say(
+        f"build      {env.deploy.application} {built.revision[:10]}: {built.files} files, "
+        f"{built.bytes / 1e6:.1f} MB  {time.monotonic() - started:.2f} s"
+    )
+    return built
+
+
+def carried(name):
+    """A file of this repository that travels in the release; servers.json is the one in use."""
+    return (env.inventory.path if name == "servers.json" else ROOT / name).read_bytes()
+
+
+def cache():
+    """Where artifacts are kept on this machine."""
+    return Path.home() / ".cache" / "fab" / env.deploy.application
+
+
 def restart(fleet):
     """Restarts the units of each host, one unit after the other in fabric.yml's order."""
     hosts = [host for host in fleet.hosts if env.units_of(host)]
@@ -44,3 +80,16 @@ def restart(fleet):
             manager.restart(name, env.units[name].processes) for name in env.units_of(host)))
 
     fleet.run(command, hosts=hosts, step="restart", deadline=env.services.deadline).check()
+
+
+def restart_or_stop(fleet, before):
+    """Units follow a host that went back: to a release they are restarted, to none they stop."""
+    restart(fleet.only(host for host in fleet.hosts if before[host].date("current")))
+    manager = services.manager()
+
+    def command(host):
+        return services.privileged(" && ".join(manager.stop(n) for n in env.units_of(host)))
+
+    bare = [h for h in fleet.hosts if env.units_of(h) and not before[h].date("current")]
+    if bare:
+        fleet.run(command, hosts=bare, step="stop", deadline=env.services.deadline).check()

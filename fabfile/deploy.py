@@ -1,11 +1,7 @@
 """deploy, rollback, rollforward and what one wants to know about them: the list of steps."""
 
-import time
-from pathlib import Path
-
-from . import artifact
-from .application import application, on_app_hosts, restart
-from .env import ROOT, env
+from .application import application, build, on_app_hosts, restart, restart_or_stop
+from .env import env
 from .errors import Fenced, Interrupted, Refused, Reverted, Stop, Stranded
 from .lock import locked
 from .prove import prove, trial
@@ -40,40 +36,6 @@ def rollforward(fleet):
     move(fleet, "rollforward", "next", "")
 
 
-def build(fleet, revision):
-    """The artifact of a revision, built here; says what will not be in it."""
-    settings = env.deploy
-    source = settings.repository
-    if (ROOT / source).exists():
-        source = ROOT / source
-        for path in artifact.dirty(source, settings.subfolder)[:5]:
-            fleet.say(f"build      not in {revision}: {path} has changes that are not committed")
-    started = time.monotonic()
-    built = artifact.build(
-        repository=source,
-        revision=revision,
-        subfolder=settings.subfolder,
-        build=settings.build,
-        carry={name: carried(name) for name in settings.carry},
-        cache=cache(),
-    )
-    fleet.say(
-        f"build      {env.deploy.application} {built.revision[:10]}: {built.files} files, "
-        f"{built.bytes / 1e6:.1f} MB  {time.monotonic() - started:.2f} s"
-    )
-    return built
-
-
-def carried(name):
-    """A file of this repository that travels in the release; servers.json is the one in use."""
-    return (env.inventory.path if name == "servers.json" else ROOT / name).read_bytes()
-
-
-def cache():
-    """Where artifacts are kept on this machine."""
-    return Path.home() / ".cache" / "fab" / env.deploy.application
-
-
 def has_room(before, built):
     """Refused, naming the hosts, where the release would not fit or its name is not the newest."""
     problems = []
@@ -102,8 +64,9 @@ def settle(releases, before, taken):
         return before
     for host, (left, date) in back.items():
         releases.fleet.say(f"an earlier run died after its switch to {left}: back to {date}", host)
-    restart(releases.fleet.only(host for host, (_, date) in back.items() if date != "-"))
-    return releases.preflight()
+    settled = releases.preflight()
+    restart_or_stop(releases.fleet.only(back), settled)
+    return settled
 
 
 def migrate(releases):
@@ -171,7 +134,7 @@ def go_back(releases, before, error):
     back = releases.fleet.only(host for host, outcome in outcomes.items() if outcome.ok)
     problems = [str(outcome.stop()) for outcome in outcomes.failed.values()]
     try:
-        restart(back.only(host for host in back.hosts if before[host].date("current")))
+        restart_or_stop(back, before)
         prove_each(back, before)
     except Stop as stop:
         problems.append(str(stop))

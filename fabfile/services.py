@@ -56,7 +56,7 @@ class Supervisor:
         return line("supervisorctl start {} >&2", unit)
 
     def stop(self, unit):
-        return line("supervisorctl stop {} >&2", unit)
+        return line("supervisorctl stop {} >&2", f"{unit}:*")
 
     def status(self, units):
         """Exits with 0 whatever runs; parse_status reads what it prints."""

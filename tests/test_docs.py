@@ -1,4 +1,4 @@
-"""The docs say what is there: every task, every setting, every exit code; their links lead somewhere."""
+"""The docs say what is there: every task, every setting, every exit code."""
 
 import re
 from dataclasses import fields

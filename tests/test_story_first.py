@@ -1,0 +1,49 @@
+"""The very first deploy fails: there is no release to go back to."""
+
+import urllib.error
+import urllib.request
+
+import pytest
+
+from tests.conftest import Site, Team, inventory_of
+
+FLEET = (("web1", ["web"]), ("web2", ["web"]))
+pytestmark = pytest.mark.story
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory):
+    site = Site(tmp_path_factory.mktemp("first"))
+    path = inventory_of(FLEET, "127.0.5", tmp_path_factory.mktemp("first-fleet") / "servers.json")
+    team = Team(path, site)
+    try:
+        team.fab("sandbox_up")
+        team.fab("setup")
+        team.fab("put_shared", path.parent / ".sandbox/shared/.env")
+        yield team, site
+    finally:
+        team.fab("sandbox_down")
+
+
+def test_a_first_deploy_that_fails_when_live_leaves_nothing_running(fleet):
+    team, site = fleet
+    good = site.git("rev-parse", "HEAD")
+    site.change("conference/wsgi.py", """
+import os
+if os.path.realpath("../../current") == os.getcwd():
+    raise SystemExit("fails only when live")
+""")
+    output = team.fab("deploy", code=7)
+    site.back_to(good)
+    assert "every host is back on the release it had" in output
+    assert set(team.current().values()) == {"-"}
+    with pytest.raises(urllib.error.URLError):
+        urllib.request.urlopen("http://127.0.5.1:8000/", timeout=5)
+
+
+def test_the_next_deploy_works_without_a_database_server_or_a_cache(fleet):
+    team, _ = fleet
+    team.fab("deploy")
+    with urllib.request.urlopen("http://127.0.5.1:8000/healthz", timeout=5) as answer:
+        assert answer.status == 200
+    team.fab("running")
