@@ -1,7 +1,10 @@
 """The docs say what is there: every task, every setting, every exit code."""
 
 import re
+import shlex
+import subprocess
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 from fabric.tasks import Task
@@ -9,7 +12,7 @@ from fabric.tasks import Task
 import fabfile
 from fabfile.env import SECTIONS, Unit
 from fabfile.errors import BY_CODE
-from tests.conftest import ROOT
+from tests.conftest import BIN, ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "example/README.md"]
 TASKS = {name for name, value in vars(fabfile).items() if isinstance(value, Task)}
@@ -73,3 +76,28 @@ def test_the_tasks_that_commands_name_exist(page):
 def test_every_environment_of_the_readme_is_there():
     for name in ("bin/demo", "bin/test", "servers.json", "fabric.yml", "templates"):
         assert (ROOT / name).exists()
+
+
+def shown():
+    """Every `fab` command that stands in an indented block of a page, without its comment."""
+    for text in TEXT.values():
+        for command in re.findall(r"^ {4}(?:\$ )?(fab .*)$", text, re.M):
+            if "…" not in command and ", fab" not in command:
+                yield re.split(r" {2,}|#", command)[0].strip()
+
+
+NEEDS = ("sandbox_", "trust_hosts", "-f ")  # what --dry has nothing to show for
+
+
+@pytest.mark.parametrize("command", sorted(set(shown())))
+def test_the_commands_shown_run(command, tmp_path):
+    if any(word in command for word in NEEDS):
+        pytest.skip("shown elsewhere to run")
+    for path in re.findall(r"\bsecrets/\S+", command):
+        (tmp_path / Path(path).name).write_text("SECRET_KEY=x")
+        command = command.replace(path, str(tmp_path / Path(path).name))
+    words = shlex.split(command)
+    done = subprocess.run([BIN / "fab", "--dry", *words[1:]], cwd=ROOT, capture_output=True,
+                          text=True, timeout=60, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
