@@ -6,6 +6,7 @@ from .errors import Fenced, Interrupted, Refused, Reverted, Stop, Stranded
 from .lock import locked
 from .prove import prove, trial
 from .release import skew
+from .stage import stage
 
 
 @on_app_hosts(help={"revision": "What to deploy: a branch, tag or commit (deploy.revision)."})
@@ -17,7 +18,7 @@ def deploy(fleet, revision=""):
     has_room(before, built)
     with locked(releases) as taken:
         before = settle(releases, before, taken)
-        releases.stage(built)
+        stage(releases, built, before)
         trial(fleet, env.deploy_date)
         migrate(releases)
         switch(releases, before, env.deploy_date)

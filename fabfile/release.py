@@ -105,13 +105,7 @@ class Releases:
 
     def stage(self, artifact):
         """Sends the artifact to every host, where it is unpacked and verified."""
-        facts = {
-            "DATE": env.deploy_date,
-            "MANIFEST_SHA256": artifact.manifest_sha256,
-            "ARTIFACT": artifact.sha256,
-            "REVISION": artifact.revision,
-        }
-        return self.call("stage", facts, stdin=artifact.path)
+        return self.call("stage", facts_of(artifact), stdin=artifact.path)
 
     def publish(self, date):
         """Switches every host to `date`. Replies with `switched EPOCH`; the skew is theirs."""
@@ -128,6 +122,16 @@ class Releases:
     def revert(self):
         """Every host that switched goes back. Outcomes, whatever they are."""
         return self.outcomes("revert")
+
+
+def facts_of(artifact):
+    """What `stage` is told of an artifact."""
+    return {
+        "DATE": env.deploy_date,
+        "MANIFEST_SHA256": artifact.manifest_sha256,
+        "ARTIFACT": artifact.sha256,
+        "REVISION": artifact.revision,
+    }
 
 
 def unfit(reply):

@@ -27,7 +27,7 @@ main() {
     values_as_meant
     enter
     case $verb in # No && here: it would turn set -e off in what stands left of it
-        preflight | list | audit) ;; # these only look
+        preflight | list | audit | manifest) ;; # these only look
         renew) mutex; fence ;;
         setup) recorded=yes ;;
         lock | unlock) recorded=yes; mutex ;;
@@ -47,6 +47,8 @@ do_preflight() {
     read_current
     neighbours "$current"
     say "current $current${nl}previous $previous${nl}next $next"
+    read_facts "$current"
+    say "manifest $manifest"
     [ -z "$foreign" ] || say "foreign $PWD/current"
     say "token $(highest_token)"
     if lock_is_held; then lock_facts; fi
@@ -64,6 +66,11 @@ do_list() {
         read_facts "$date"
         say "release $date $(standing "$date") $revision $staged $owner"
     done
+}
+
+do_manifest() { # of a release that is here, for the operator who has to know what differs
+    is_staged
+    cat "releases/$DATE/.manifest"
 }
 
 do_audit() {
@@ -124,7 +131,7 @@ do_stage() {
         return
     fi
     scratch=$part
-    extract
+    if [ -n "${BASE-}" ]; then extend; else extract; fi
     verify
     each link_shared "$SHARED_FOLDERS$nl$SHARED_FILES"
     if [ -n "$REQUIREMENTS" ]; then link_venv; fi
@@ -404,10 +411,11 @@ standing() { # DATE: in one word
     fi
 }
 
-read_facts() { # DATE: revision, staged and owner
-    revision=- staged=- owner=-
+read_facts() { # DATE: revision, staged, owner and manifest
+    revision=- staged=- owner=- manifest=-
     [ ! -e "state/releases/$1" ] ||
-        { read -r _ revision && read -r _ staged && read -r _ owner; } <"state/releases/$1"
+        { read -r _ revision && read -r _ staged && read -r _ owner && read -r _ _ &&
+            read -r _ manifest; } <"state/releases/$1"
 }
 
 write_facts() {
@@ -431,6 +439,21 @@ extract() {
     tar --extract --gzip --file=- --directory="$part" --no-same-owner --warning=no-timestamp ||
         die 1 "the artifact cannot be unpacked: cut short, damaged, or no room"
 }
+
+extend() { # the files of BASE, hard-linked, and over them what came, as files of their own
+    say "base $BASE" # so that the operator sends the whole artifact if anything of this fails
+    rm -rf "$part"
+    cp -al -- "releases/$BASE" "$part" || die 1 "release $BASE cannot be copied"
+    prune # before anything is unpacked: a link to shared/ must not be followed
+    tar --extract --gzip --file=- --directory="$part" --no-same-owner --warning=no-timestamp \
+        --unlink-first --recursive-unlink || die 1 "what changed cannot be unpacked"
+    prune
+}
+
+prune() ( # what the manifest in the folder does not list
+    cd "$part" && { listed && listed && found; } | sort | uniq -u |
+        sed -e 's/^[^ ]*  //' -e 's/\t.*//' | xargs -d '\n' -r rm -rf --
+)
 
 same_manifest() { # FOLDER
     [ "$(sha256sum <"$1/.manifest")" = "$MANIFEST_SHA256  -" ]
@@ -519,9 +542,10 @@ values_as_meant() {
         *[!0-9]*) die 2 "TOKEN, LEASE, KEEP, MIN_TOKEN, TAKE and LAST are whole numbers" ;;
     esac
     case $verb in
-        stage | command | publish | commit)
+        stage | command | publish | commit | manifest)
             is_date "$DATE" || die 2 "DATE is 14 digits, not '$DATE'" ;;
     esac
+    [ -z "${BASE-}" ] || is_date "$BASE" || die 2 "BASE is 14 digits, not '$BASE'"
     each inner_path "$SHARED_FOLDERS$nl$SHARED_FILES$nl$REQUIREMENTS"
 }
 

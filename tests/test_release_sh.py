@@ -201,6 +201,7 @@ def test_preflight_tells_everything_and_changes_nothing(host):
     assert abs(int(answer.facts.pop("lock_since")) - time.time()) < 30
     assert int(answer.facts.pop("free_kb")) > 0
     assert answer.facts.pop("free_inodes")
+    assert answer.facts.pop("manifest") == host.artifact().manifest_sha256
     assert answer.all("release") == [ONE, TWO, THREE]
     assert answer.all("missing") == ["none", ".env"]
     assert answer.facts == {

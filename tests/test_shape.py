@@ -12,10 +12,10 @@ FABFILE = ROOT / "fabfile"
 ROWS = (
     {"errors", "shell", "run", "reply"},
     {"env"},
-    {"ssh", "progress", "processes"},
+    {"ssh", "progress", "processes", "delta"},
     {"fleet", "machine"},
     {"artifact", "release", "services", "prove", "loopback"},
-    {"application", "lock"},
+    {"application", "lock", "stage"},
     {"deploy", "hosts", "reports", "nginx", "cache", "celery", "sandbox"},
     {"cli"},
 )

@@ -47,3 +47,16 @@ def test_the_next_deploy_works_without_a_database_server_or_a_cache(fleet):
     with urllib.request.urlopen("http://127.0.5.1:8000/healthz", timeout=5) as answer:
         assert answer.status == 200
     team.fab("running")
+
+
+def test_a_second_deploy_sends_what_changed_and_repairs_what_was_changed_in_place(fleet):
+    team, site = fleet
+    home = team.inventory.parent / ".sandbox/hosts/web1/conference/current"
+    (home / "manage.py").write_text("# somebody edited this on the server\n")
+    site.change("directory/static/directory/site.css", "\n/* a change */\n")
+    output = team.fab("deploy")
+    assert "web1 | is sent the whole artifact: " in output
+    assert "web2 | is sent" not in output
+    assert "manage.py" in output
+    assert "edited" not in (home / "manage.py").read_text()
+    team.fab("running")
