@@ -72,24 +72,43 @@ def cache():
 
 def restart(fleet):
     """Restarts the units of each host, one unit after the other in fabric.yml's order."""
-    hosts = [host for host in fleet.hosts if env.units_of(host)]
-    manager = services.manager()
-
-    def command(host):
-        return services.privileged(" && ".join(
-            manager.restart(name, env.units[name].processes) for name in env.units_of(host)))
-
-    fleet.run(command, hosts=hosts, step="restart", deadline=env.services.deadline).check()
+    command(fleet, "restart", restarting)
 
 
 def restart_or_stop(fleet, before):
     """Units follow a host that went back: to a release they are restarted, to none they stop."""
-    restart(fleet.only(host for host in fleet.hosts if before[host].date("current")))
+    had = {host: before[host].date("current") for host in fleet.hosts}
+    command(fleet.only(host for host in had if had[host]), "restart", restarting)
+    command(fleet.only(host for host in had if not had[host]), "stop", stopping)
+
+
+def command(fleet, step, text):
+    """Runs text(host) on the hosts that have units."""
+    hosts = [host for host in fleet.hosts if env.units_of(host)]
+    if hosts:
+        fleet.run(text, hosts=hosts, step=step, deadline=env.services.deadline).check()
+
+
+def restarting(host):
+    """The command that restarts the units of a host."""
     manager = services.manager()
+    names = env.units_of(host)
+    steps = [manager.restart(name, env.units[name].processes) for name in names]
+    return services.privileged(" && ".join(steps))
 
-    def command(host):
-        return services.privileged(" && ".join(manager.stop(n) for n in env.units_of(host)))
 
-    bare = [h for h in fleet.hosts if env.units_of(h) and not before[h].date("current")]
-    if bare:
-        fleet.run(command, hosts=bare, step="stop", deadline=env.services.deadline).check()
+def stopping(host):
+    """The command that stops the units of a host."""
+    manager = services.manager()
+    return services.privileged(" && ".join(manager.stop(name) for name in env.units_of(host)))
+
+
+def way_back(before):
+    """host → the command that a host runs itself if it has to go back to what it had."""
+
+    def back(host):
+        if not env.units_of(host):
+            return ":"
+        return restarting(host) if before[host].date("current") else stopping(host)
+
+    return back

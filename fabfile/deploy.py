@@ -1,6 +1,6 @@
 """deploy, rollback, rollforward and what one wants to know about them: the list of steps."""
 
-from .application import application, build, on_app_hosts, restart, restart_or_stop
+from .application import application, build, on_app_hosts, restart, restart_or_stop, way_back
 from .env import env
 from .errors import Fenced, Interrupted, Refused, Reverted, Stop, Stranded
 from .lock import locked
@@ -117,7 +117,7 @@ def switch(releases, before, date):
         for hosts in releases.fleet.batches():
             batch = releases.on(releases.fleet.only(hosts))
             switched += hosts
-            published = batch.publish(date)
+            published = batch.publish(date, way_back(before))
             restart(batch.fleet)
             prove(batch.fleet, date)
             report(batch.fleet, before, published, date)
@@ -153,11 +153,15 @@ def prove_each(fleet, before):
 
 
 def commit(releases, date):
-    """The hosts keep what they switched to."""
-    try:
-        releases.commit(date)
-    except Stop as stop:
-        raise Stranded(f"{stop}\nit serves {date}, but does not know that it may keep it") from stop
+    """The hosts keep what they switched to. One that has gone back by itself says so."""
+    outcomes = releases.committed(date)
+    failed = outcomes.failed
+    if not failed:
+        return
+    reasons = "\n".join(str(outcome.stop()) for outcome in failed.values())
+    if len(failed) == len(outcomes) and all(o.kind is Refused for o in failed.values()):
+        raise Reverted(f"{reasons}\nthis run was silent for too long, and every host went back")
+    raise Stranded(f"{reasons}\nthe other hosts keep {date}; the next deploy puts these right")
 
 
 def clean(releases):

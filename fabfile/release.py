@@ -107,17 +107,25 @@ class Releases:
         """Sends the artifact to every host, where it is unpacked and verified."""
         return self.call("stage", facts_of(artifact), stdin=artifact.path)
 
-    def publish(self, date):
-        """Switches every host to `date`. Replies with `switched EPOCH`; the skew is theirs."""
-        return self.call("publish", {"DATE": date})
+    def publish(self, date, restart=lambda host: ""):
+        """Switches every host to `date`. Replies with `switched EPOCH`; the skew is theirs.
+
+        `restart(host)` is the command that the host runs if it has to go back by itself, because
+        this run fell silent before its commit; without one it waits for the next run.
+        """
+        return self.call("publish", lambda host: {"DATE": date, "RESTART": restart(host)})
 
     def commit(self, date):
-        """Makes the switch stay; asked twice where the first answer was lost."""
+        """Makes the switch stay. Refused for a host that has gone back by itself."""
+        return replies(self.committed(date).check())
+
+    def committed(self, date):
+        """The Outcomes of a commit, asked again where the first answer was lost."""
         outcomes = self.outcomes("commit", {"DATE": date})
         lost = [host for host, o in outcomes.failed.items() if o.kind is Unreachable]
         if lost:
             outcomes.update(self.outcomes("commit", {"DATE": date}, hosts=lost))
-        return replies(outcomes.check())
+        return outcomes
 
     def revert(self):
         """Every host that switched goes back. Outcomes, whatever they are."""

@@ -28,6 +28,7 @@ main() {
     enter
     case $verb in # No && here: it would turn set -e off in what stands left of it
         preflight | list | audit | manifest) ;; # these only look
+        expire) ;; # it waits
         renew) mutex; fence ;;
         setup) recorded=yes ;;
         lock | unlock) recorded=yes; mutex ;;
@@ -165,9 +166,45 @@ do_publish() {
     elif [ "$to" != "$DATE" ]; then
         refuse "pending $from $to" "the publish of $to waits for its commit or revert"
     fi
-    # A timer for the publish that is never committed is to be armed here: pending, not yet live.
+    if [ -n "${RESTART-}" ]; then arm; fi
     switch_to "$to"
     say "published $to${nl}previous $from${nl}switched $switched"
+}
+
+do_expire() { # what publish leaves running: the way back, should its run fall silent
+    while is_pending && [ "$pending_token" = "$TOKEN" ]; do
+        read_lock
+        now=$(date +%s)
+        if [ -n "$lock_token" ] && [ "$lock_token" != "$TOKEN" ]; then
+            return 0 # another run has the host, and has put it right
+        elif [ "$lock_until" -le "$now" ]; then
+            give_up
+        else
+            sleep "$((lock_until - now < 5 ? lock_until - now : 5))"
+        fi
+    done
+}
+
+give_up() { # unless its run spoke up at the last moment
+    mutex
+    read_lock
+    if is_pending && [ "$pending_token" = "$TOKEN" ] && [ "$lock_until" -le "$now" ]; then
+        recorded=yes
+        go_back
+        end_mutex
+        sh -c "$RESTART" || die 1 "went back, but the services could not be restarted"
+        exit 0
+    fi
+    end_mutex
+}
+
+arm() { # in a session of its own, that outlives this login; a whole login may end with its scope
+    scope=''
+    if [ "$(id -u)" = 0 ] && [ -d /run/systemd/system ]; then
+        scope='systemd-run --quiet --scope --collect'
+    fi
+    # shellcheck disable=SC2086 # words
+    $scope setsid sh "$script" expire </dev/null >>state/expire.log 2>&1 8>&- 9>&- &
 }
 
 do_commit() {
@@ -362,8 +399,8 @@ neighbours() { # DATE: previous and next on the line
 }
 
 is_pending() { # from and to of a publish that was neither committed nor reverted
-    from='' to=''
-    [ -e state/pending ] && read -r from to _ <state/pending
+    from='' to='' pending_token=''
+    [ -e state/pending ] && read -r from to pending_token _ <state/pending
 }
 
 write_pending() { # FROM TO
@@ -567,7 +604,7 @@ one_line() { # TEXT or -: no control characters, no broken UTF-8: fit for a repl
 }
 
 enter() {
-    now=$(date +%s) started=$now set_up=yes
+    now=$(date +%s) started=$now set_up=yes script=$(readlink -f "$0")
     cd -- "$HOME"
     if [ "$verb" = setup ]; then mkdir -p -- "$DEPLOY_TO/state"; fi
     if [ -d "$DEPLOY_TO/state" ]; then

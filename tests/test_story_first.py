@@ -1,5 +1,6 @@
 """The very first deploy fails: there is no release to go back to."""
 
+import time
 import urllib.error
 import urllib.request
 
@@ -60,3 +61,23 @@ def test_a_second_deploy_sends_what_changed_and_repairs_what_was_changed_in_plac
     assert "manage.py" in output
     assert "edited" not in (home / "manage.py").read_text()
     team.fab("running")
+
+
+def test_a_run_that_dies_after_its_switch_leaves_hosts_that_go_back_by_themselves(fleet):
+    team, site = fleet
+    before = set(team.current().values())
+    team.env["FABRIC_DEPLOY_LEASE"] = "4"
+    site.change("conference/wsgi.py", "\nimport time; time.sleep(3)\n")  # time to be killed in
+    run = team.start("deploy")
+    for said in run.stdout:
+        if said.startswith("publish"):
+            break
+    run.kill()
+    run.communicate()
+    assert set(team.current().values()) != before
+    deadline = time.monotonic() + 40
+    while set(team.current().values()) != before:
+        assert time.monotonic() < deadline
+    team.fab("running")
+    assert {"expire"} <= {row["verb"] for row in team.json("audit")}
+    del team.env["FABRIC_DEPLOY_LEASE"]
