@@ -70,10 +70,10 @@ def test_a_commit_that_comes_too_late_is_refused(host):
 
 
 def test_a_run_that_renews_its_lease_is_waited_for(host):
-    publish(host, lease=2)
-    for _ in range(4):
+    publish(host, lease=4)
+    for _ in range(6):
         time.sleep(1)
-        host.do("renew", LEASE=2)
+        host.do("renew", LEASE=4)
     host.do("commit", DATE=TWO)
     eventually(lambda: not watchers(host))
     assert host.current == TWO and not (host.home / "restarted").exists()
