@@ -61,8 +61,11 @@ def came_back(before, after):
 @once(**on_workers)
 def celery_status(fleet):
     """Each worker's release and tasks, and how long the queues are. Exits 1 if one is silent."""
-    states = {host: state(outcome) for host, outcome in ask(fleet).items()}
-    says = {host: answers[0] for host, answers in running(fleet, only=env.celery.unit).items()}
+    asked, heard = ask(fleet), running(fleet, only=env.celery.unit)
+    if env.dry:
+        return
+    states = {host: state(outcome) for host, outcome in asked.items()}
+    says = {host: answers[0] for host, answers in heard.items()}
     rows = [(worker(host), *row(says[host], states[host])) for host in states]
     fleet.table("", ("worker", "release", "pid", "active", "reserved", "scheduled"), rows)
     queues = {name: count for found in states.values() for name, count in found["queues"].items()}
