@@ -83,7 +83,7 @@ class Addresses:
         options = self.config.base_ssh_config.lookup(env.address(host))
         port = connection.port
         name = connection.host if port == 22 else f"[{connection.host}]:{port}"
-        file = Path(options.get("userknownhostsfile", "~/.ssh/known_hosts").split()[0]).expanduser()
+        file = known_hosts_files(options)[0]
         key = remote_key(connection)
         return Offer(name, key, connection.client._system_host_keys.check(name, key), file)
 
@@ -103,17 +103,19 @@ def remote_key(connection):
 
 
 def known_hosts_files(options):
-    """The known_hosts files that ssh_config names for a host, or OpenSSH's own two."""
-    named = options.get("userknownhostsfile", "~/.ssh/known_hosts ~/.ssh/known_hosts2").split()
-    files = [Path(name).expanduser() for name in [*named, "/etc/ssh/ssh_known_hosts"]]
-    return [str(file) for file in files if file.is_file()]
+    """The Paths of the known_hosts files that ssh_config names for a host, or OpenSSH's own two."""
+    named = options.get("userknownhostsfile", "~/.ssh/known_hosts ~/.ssh/known_hosts2")
+    # The quotes around a path with a space are gone by now; its folder is there.
+    names = [named] if Path(named).expanduser().parent.is_dir() else named.split()
+    return [Path(name).expanduser() for name in names]
 
 
 def strict_client(options):
     """A paramiko client that connects only to hosts whose key it knows."""
     client = paramiko.SSHClient()
-    for file in known_hosts_files(options):
-        client.load_system_host_keys(file)
+    for file in [*known_hosts_files(options), Path("/etc/ssh/ssh_known_hosts")]:
+        if file.is_file():
+            client.load_system_host_keys(str(file))
     client.set_missing_host_key_policy(paramiko.RejectPolicy())
     return client
 
