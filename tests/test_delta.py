@@ -4,7 +4,7 @@ import subprocess
 import tarfile
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fabfile import delta
@@ -140,7 +140,7 @@ NAMES = st.sampled_from(["a", "b", "d/a", "d/b", "d/e/f", "media/x", "sp ace"])
 TREES = st.dictionaries(NAMES, st.sampled_from([b"", b"1", b"2"]), min_size=1)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None)
 @given(base=TREES, new=TREES)
 def test_any_tree_over_any_other(base, new, tmp_path_factory):
     staged(made(tmp_path_factory.mktemp("any")), base, new)

@@ -1,7 +1,6 @@
 """Bare hosts with a real sshd: how they are reached, and what becomes of commands on them."""
 
 import json
-import os
 import re
 import signal
 import subprocess
