@@ -8,6 +8,7 @@ HERE = str(Path(__file__).resolve().parent)
 sys.path[:] = [str(Path(HERE).parent), *(path for path in sys.path if path != HERE)]
 
 from . import cli  # noqa: E402
+from .adopt import adopt  # noqa: E402, F401
 from .cache import cache_stats, clear_cache  # noqa: E402, F401
 from .celery import celery_status, restart_celery  # noqa: E402, F401
 from .deploy import deploy, rollback, rollforward  # noqa: E402, F401

@@ -147,7 +147,7 @@ def unfit(reply):
     if reply.get("setup") == "no":
         yield "not set up: run `fab setup`"
     for path in reply.all("foreign"):
-        yield f"{path} was not made by this toolkit: move it away first"
+        yield f"{path} was not made by this toolkit: `fab adopt` takes it over"
     for path in reply.all("missing"):
         yield f"shared {path} is missing: `fab put_shared FILE --name {path}` puts it there"
 

@@ -32,7 +32,7 @@ main() {
         renew) mutex; fence ;;
         setup) recorded=yes ;;
         lock | unlock) recorded=yes; mutex ;;
-        publish | commit | revert) recorded=yes; mutex; fence ;;
+        publish | commit | revert | adopt) recorded=yes; mutex; fence ;;
         stage | command | clean) recorded=yes; mutex; fence; end_mutex ;; # these take long
         *) die 2 "release.sh knows no verb '$verb'" ;;
     esac
@@ -169,6 +169,35 @@ do_publish() {
     if [ -n "${RESTART-}" ]; then arm; fi
     switch_to "$to"
     say "published $to${nl}previous $from${nl}switched $switched"
+}
+
+do_adopt() { # what another tool left as current becomes a release, where it is, as it is
+    read_current
+    if [ -z "$foreign" ]; then
+        say "adopted -"
+        return
+    fi
+    path=$(readlink -f current) || path=''
+    [ -d "$path" ] || refuse "" "$PWD/current leads nowhere"
+    from=- to=$(date_of "$path")
+    [ "$path" = "$PWD/releases/$to" ] || make_room "$path"
+    REVISION=$(one_line "$(head -n 1 "$path/REVISION" 2>/dev/null)")
+    DATE=$to MANIFEST_SHA256=- ARTIFACT=-
+    write_facts
+    { say "- $to $TOKEN 0"; say "$to"; } >state/line.new
+    keep state/line
+    switch_to "$to"
+    say "adopted $to $path"
+}
+
+date_of() { # PATH: its name where that is a date, as with Capistrano, else when it was made
+    name=${1##*/}
+    if is_date "$name"; then say "$name"; else date -u -r "$1" +%Y%m%d%H%M%S; fi
+}
+
+make_room() { # PATH: under releases/ by its date; a link to it, or the folder that was current
+    [ ! -e "releases/$to" ] || refuse "" "$PWD/releases/$to is in the way of $1"
+    if [ -L current ]; then ln -sT "$1" "releases/$to"; else mv -T current "releases/$to"; fi
 }
 
 do_expire() { # what publish leaves running: the way back, should its run fall silent

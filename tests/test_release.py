@@ -36,7 +36,7 @@ def test_replies_are_key_value_lines():
 def test_why_a_host_is_not_fit():
     assert list(unfit(Reply("setup no"))) == ["not set up: run `fab setup`"]
     assert list(unfit(Reply("setup yes\nforeign /srv/a/current\nmissing .env"))) == [
-        "/srv/a/current was not made by this toolkit: move it away first",
+        "/srv/a/current was not made by this toolkit: `fab adopt` takes it over",
         "shared .env is missing: `fab put_shared FILE --name .env` puts it there",
     ]
     assert list(unfit(Reply("setup yes"))) == []

@@ -12,11 +12,11 @@ FABFILE = ROOT / "fabfile"
 ROWS = (
     {"errors", "shell", "run", "reply"},
     {"env"},
-    {"ssh", "progress", "processes", "delta"},
+    {"ssh", "progress", "processes", "delta", "templates"},
     {"fleet", "machine"},
     {"artifact", "release", "services", "prove", "loopback"},
     {"application", "lock", "stage"},
-    {"deploy", "hosts", "reports", "nginx", "cache", "celery", "sandbox"},
+    {"adopt", "deploy", "hosts", "reports", "nginx", "cache", "celery", "sandbox"},
     {"cli"},
 )
 APART = ("__init__", "probe", "probe_celery")
