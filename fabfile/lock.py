@@ -5,7 +5,7 @@ import time
 from contextlib import contextmanager
 
 from .env import env
-from .errors import Locked
+from .errors import Failed, Fenced, Locked
 from .reply import Replies, Reply
 from .run import is_dead, started, this_run
 
@@ -27,9 +27,20 @@ def locked(releases):
         releases.fleet.say(f"lock       {len(releases.tokens)} hosts")
         beat.start()
         yield taken
+    except Failed as error:
+        fenced_off(quiet, error)
+        raise
     finally:
         over.set()
         let_go(quiet)
+
+
+def fenced_off(quiet, error):
+    """Raises Fenced if a step failed because another run has taken the fleet over meanwhile."""
+    failed = quiet.outcomes("renew", hosts=list(quiet.tokens)).failed.values()
+    reasons = [str(outcome.stop()) for outcome in failed if outcome.kind is Fenced]
+    if reasons:
+        raise Fenced("\n".join(reasons)) from error
 
 
 def take(releases, quiet):

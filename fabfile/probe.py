@@ -9,6 +9,7 @@ release}]}.
 import http.client
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -100,6 +101,8 @@ def run(command, folder, timeout):
 def start(command, folder, stdout):
     """The command, in a process group of its own, from the resolved folder."""
     folder = os.path.realpath(folder)
+    if not os.path.isdir(folder):
+        raise Broken(f"{folder} is not there")
     path = f"{folder}/.venv/bin:{os.environ.get('PATH', '/usr/bin:/bin')}"
     return subprocess.Popen(
         ["/bin/sh", "-c", command], cwd=folder, env={**os.environ, "PATH": path},
@@ -167,7 +170,8 @@ def trial(unit, request, deadline):
         return []
     with tempfile.TemporaryDirectory(prefix="trial") as place, open(f"{place}/log", "w+b") as log:
         path = f"{place}/s"
-        process = start(unit["trial"].replace("{socket}", path), request["folder"], stdout=log)
+        command = unit["trial"].replace("{socket}", shlex.quote(path))
+        process = start(command, request["folder"], stdout=log)
         try:
             return answered(unit, request, path, process, deadline)
         except Unwell as error:
@@ -209,4 +213,5 @@ def main(request):
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started for us ends with us
     sys.exit(main(json.loads(sys.argv[1])))

@@ -1,5 +1,6 @@
 """The very first deploy fails: there is no release to go back to."""
 
+import signal
 import time
 import urllib.error
 import urllib.request
@@ -80,4 +81,24 @@ def test_a_run_that_dies_after_its_switch_leaves_hosts_that_go_back_by_themselve
         assert time.monotonic() < deadline
     team.fab("running")
     assert {"expire"} <= {row["verb"] for row in team.json("audit")}
+    del team.env["FABRIC_DEPLOY_LEASE"]
+
+
+def test_a_run_that_was_frozen_wakes_up_fenced_off(fleet):
+    team, _ = fleet
+    team.env["FABRIC_DEPLOY_LEASE"] = "4"
+    frozen = team.start("deploy")
+    for said in frozen.stdout:
+        if said.startswith("stage"):
+            break
+    frozen.send_signal(signal.SIGSTOP)
+    time.sleep(5)
+    team.fab("deploy")
+    now = team.current()
+    frozen.send_signal(signal.SIGCONT)
+    output = frozen.communicate(timeout=60)[0]
+    assert frozen.returncode == 9, output
+    assert "does not hold the lock here" in output
+    assert team.current() == now
+    team.fab("running")
     del team.env["FABRIC_DEPLOY_LEASE"]
