@@ -6,14 +6,12 @@ from pathlib import Path
 from . import services
 from .application import application
 from .env import env
-from .errors import Failed
+from .errors import Failed, Usage
 from .fleet import once
 from .prove import prove, running
 from .shell import line
 
 PROBE = Path(__file__).with_name("probe_celery.py").read_bytes()
-
-
 
 def roles():
     """The roles whose hosts run workers."""
@@ -22,11 +20,13 @@ def roles():
 
 
 on_workers = {"roles": roles}
+TASKS = ("active", "reserved", "scheduled")
 
 
 @once(**on_workers)
 def restart_celery(fleet):
     """Restart the workers once their running tasks have ended; each proves that it is back."""
+    all_run_workers(fleet)
     current = application(fleet).call("preflight", step="").dates("current")
     for hosts in fleet.batches():
         batch = fleet.only(hosts)
@@ -34,13 +34,44 @@ def restart_celery(fleet):
         restart(batch)
         for date in {current[host] for host in hosts}:
             same = batch.only(host for host in hosts if current[host] == date)
-            came_back(before, pids(prove(same, date, only=env.celery.unit)))
+            came_back(before, pids(proved(same, date)))
+
+
+def all_run_workers(fleet):
+    """Usage, naming them, for hosts that run no worker."""
+    others = [host.name for host in fleet.hosts if env.celery.unit not in env.units_of(host)]
+    if others:
+        raise Usage(f"{', '.join(others)}: no role of theirs runs the unit {env.celery.unit}")
 
 
 def restart(fleet):
-    """TERM: a worker takes no new task, ends those it has, and another one is started."""
-    command = services.privileged(services.manager().restart(env.celery.unit))
-    fleet.run(command, step="restart", deadline=env.celery.drain + 30).check()
+    """Each worker takes no new task and ends those it has; then another one is started.
+
+    One command does both, so that a run that dies leaves no worker that takes nothing.
+    """
+    again = services.privileged(services.manager().restart(env.celery.unit))
+    fleet.run(lambda host: f"({probe(host, env.celery.drain)}) >&2; {again}", step="restart",
+              stdin=PROBE, deadline=2 * env.celery.drain + 30).check()
+
+
+def proved(fleet, date):
+    """What the workers of release `date` answer. Failed, after the end of the logs of those that
+    don't: a worker may end long after its manager has called it started.
+    """
+    try:
+        return prove(fleet, date, only=env.celery.unit)
+    except Failed:
+        heard = running(fleet.quiet(), only=env.celery.unit)
+        silent = [host for host, answers in heard.items() if not answers[0]["ok"]]
+        for host, outcome in logs(fleet.only(silent)).items():
+            fleet.say(outcome.stderr, host)
+        raise
+
+
+def logs(fleet):
+    """The end of each worker's log."""
+    command = services.privileged(services.manager().log(env.celery.unit))
+    return fleet.quiet().run(command, step="log")
 
 
 def pids(heard):
@@ -61,28 +92,31 @@ def came_back(before, after):
 @once(**on_workers)
 def celery_status(fleet):
     """Each worker's release and tasks, and how long the queues are. Exits 1 if one is silent."""
+    all_run_workers(fleet)
     asked, heard = ask(fleet), running(fleet, only=env.celery.unit)
     if env.dry:
         return
     states = {host: state(outcome) for host, outcome in asked.items()}
-    says = {host: answers[0] for host, answers in heard.items()}
-    rows = [(worker(host), *row(says[host], states[host])) for host in states]
-    fleet.table("", ("worker", "release", "pid", "active", "reserved", "scheduled"), rows)
+    rows = [(worker(host), *row(heard[host][0], found["tasks"])) for host, found in states.items()]
+    fleet.table("", ("worker", "release", "pid", *TASKS), rows)
     queues = {name: count for found in states.values() for name, count in found["queues"].items()}
-    fleet.table("", ("queue", "waiting"), [*queues.items()])
-    silent = [worker(host) for host, found in states.items() if found["active"] is None]
+    if queues:
+        fleet.table("", ("queue", "waiting"), [*queues.items()])
+    asked.check()
+    silent = [host for host, found in states.items() if not found["tasks"]]
     if silent:
-        raise Failed(f"no answer from {', '.join(silent)}")
+        raise Failed(f"no answer from {', '.join(excuses(fleet.only(silent)))}")
 
 
 def ask(fleet):
-    """What the probe finds on each host, in its release's virtualenv."""
+    """The Outcomes of the probe on each host."""
+    return fleet.run(probe, step="ask", stdin=PROBE)
 
-    def command(host):
-        return line("cd {} && .venv/bin/python - {} {}", f"{env.deploy.deploy_to}/current",
-                    env.celery.app, worker(host))
 
-    return fleet.run(command, step="ask", stdin=PROBE).check()
+def probe(host, *seconds):
+    """The command that asks a host's worker, in its release's virtualenv, or empties it."""
+    words = (f"{env.deploy.deploy_to}/current", env.celery.app, worker(host), *seconds)
+    return line(f"cd {{}} && .venv/bin/python -{' {}' * len(words[1:])}", *words)
 
 
 def worker(host):
@@ -91,13 +125,23 @@ def worker(host):
 
 
 def state(outcome):
-    """The probe's answer: {active, reserved, scheduled: number or None, queues: name → length}."""
-    nothing = '{"active": null, "reserved": null, "scheduled": null, "queues": {}}'
-    return json.loads(outcome.stdout.strip() or nothing)
+    """The probe's answer: tasks (how many the worker runs, holds and has scheduled; none if it is
+    silent) and queues (name → how many wait).
+    """
+    return json.loads(outcome.stdout.strip() or '{"tasks": {}, "queues": {}}')
 
 
-def row(says, found):
+def row(says, tasks):
     """The columns of one worker."""
     process = (says["processes"] or [{"release": "-", "pid": "-"}])[0]
-    counts = [found[name] for name in ("active", "reserved", "scheduled")]
-    return process["release"], process["pid"], *("-" if n is None else n for n in counts)
+    return process["release"], process["pid"], *(tasks.get(name, "-") for name in TASKS)
+
+
+def excuses(fleet):
+    """What the service manager says of each silent worker: `celery@queue1 (RUNNING, pid 12)`."""
+    manager = services.manager()
+    outcomes = fleet.run(services.privileged(manager.status([env.celery.unit])), step="status")
+    for host, outcome in outcomes.items():
+        processes = manager.parse_status(outcome.stdout).get(env.celery.unit, [])
+        words = [f"{p.state}, pid {p.pid}" if p.pid else p.state for p in processes]
+        yield f"{worker(host)} ({', '.join(words) or outcome.reason or 'no such unit'})"

@@ -68,7 +68,7 @@ class Loopback:
         left = processes.end(leaders, self.mark)
         if left:
             numbers = ", ".join(str(process.pid) for process in left)
-            raise Failed(f"{self.name}: could not end process {numbers}; end it, then run again")
+            raise Failed(f"could not end process {numbers} of {self.name}; end it, then run again")
         for folder in (self.run, self.data, self.home, self.state):
             machine.remove_folder(folder)
 
@@ -118,6 +118,7 @@ class Loopback:
             "LOGNAME": user,
             "PATH": f"{VIRTUALENV}:{machine.SYSTEM_PATH}",
             "LANG": "C.UTF-8",
+            "TMPDIR": str(machine.resolved(self.run)),  # what a killed program leaves goes too
             name: home,
         }
 
@@ -137,8 +138,8 @@ class Loopback:
         for port in wanted:
             if holder := processes.holder(self.address, port):
                 raise Refused(
-                    f"{self.name}: {self.address}:{port} is in use by {holder}; end it, then "
-                    "run sandbox_up again"
+                    f"{self.address}:{port} is in use by {holder}; end it, then run "
+                    "sandbox_up again"
                 )
 
     def make_home(self):
@@ -149,7 +150,8 @@ class Loopback:
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
         machine.make_key(self.state / "host_key", self.name)
         machine.make_run_folder(self.run)
-        machine.make_data_folder(self.data)
+        if self.roles:
+            machine.make_data_folder(self.data)
 
     def prepare_servers(self, password):
         for role in self.roles:
@@ -239,7 +241,7 @@ class Loopback:
 
     def not_up(self, what, log):
         return Failed(
-            f"{self.name}: {what} on {self.address} did not come up; the end of {log}:\n"
+            f"{what} on {self.address} did not come up; the end of {log}:\n"
             f"{machine.tail(log)}"
         )
 

@@ -30,7 +30,7 @@ class Server:
 
 SSHD = Server("sshd", "openssh-server", 2222)
 SERVERS = {  # by the role that needs it
-    "nginx": Server("nginx", "nginx-light", 8080),
+    "nginx": Server("nginx", "nginx", 8080),
     "memcached": Server("memcached", "memcached", 11211),
     "redis": Server("redis-server", "redis-server", 6379),
     "db": Server("postgres", "postgresql", 5432),

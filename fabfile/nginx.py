@@ -1,5 +1,6 @@
 """nginx: rendered from servers.json, checked, deployed as a release of its own."""
 
+import os
 import re
 import subprocess
 import tempfile
@@ -7,71 +8,44 @@ from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from jinja2.exceptions import TemplateSyntaxError, UndefinedError
-
-from . import artifact, services
-from .env import ROOT, env
-from .errors import Failed, NotInstalled, Reverted, Stop, Stranded, Usage
+from . import artifact, services, templates
+from .env import env
+from .errors import Failed, Fenced, Interrupted, NotInstalled, Refused, Reverted, Stop, Stranded
 from .fleet import once
 from .lock import locked
 from .prove import prove_url
-from .release import Releases
+from .release import Releases, facts_of
 from .shell import line
 
 on_nginx = {"roles": ["nginx"]}
-
-
-def word(value):
-    """A template filter: the value if it is one plain word of a configuration. Usage if not."""
-    text = str(value)
-    if not re.fullmatch(r"[A-Za-z0-9_./:-]+", text):
-        raise Usage(f"templates/nginx: {text!r} from servers.json or fabric.yml is no plain word")
-    return text
-
-
-templates = Environment(
-    loader=FileSystemLoader(ROOT / "templates/nginx"), undefined=StrictUndefined,
-    keep_trailing_newline=True, trim_blocks=True,
-)
-templates.filters["word"] = word
+HERE = "127.0.0.1"
 
 
 def render(host, hosts):
     """file name → text: the configuration of one nginx host, the same bytes for the same facts.
 
-    `fingerprint` in a template is the hash of all of it, for the proof of what nginx runs.
+    Usage where a template can't be filled in.
     """
-    def rendered(fingerprint):
-        facts = {
-            "host": host, "env": env, "fingerprint": fingerprint,
-            "hosts": lambda role: [other for other in hosts if role in other.roles],
-        }
-        names = templates.list_templates(extensions=["j2"])
-        return {name.removesuffix(".j2"): filled_in(name, facts) for name in names}
-
-    return rendered(fingerprint(rendered("")))
+    return filled_in(host, hosts, fingerprint(host, hosts))
 
 
-def filled_in(name, facts):
-    """One template's text. Usage, with its line, if it can't be rendered."""
-    try:
-        return templates.get_template(name).render(facts)
-    except TemplateSyntaxError as error:
-        raise Usage(f"templates/nginx/{name}: line {error.lineno}: {error.message}") from error
-    except UndefinedError as error:
-        raise Usage(f"templates/nginx/{name}: {error.message}") from error
+def filled_in(host, hosts, fingerprint):
+    """The files with this fingerprint in them."""
+    facts = {
+        "host": host, "env": env, "fingerprint": fingerprint,
+        "hosts": lambda role: [other for other in hosts if role in other.roles],
+    }
+    return {
+        name.removeprefix("nginx/").removesuffix(".j2"): templates.fill_in(name, facts)
+        for name in templates.names("nginx/")
+    }
 
 
-def fingerprint(files):
-    """What stands for a configuration: a hash of its files."""
-    joined = "\0".join(f"{name}\0{text}" for name, text in sorted(files.items()))
+def fingerprint(host, hosts):
+    """What an nginx answers with once it runs this configuration: a hash of all its files."""
+    files = sorted(filled_in(host, hosts, "").items())
+    joined = "\0".join(f"{name}\0{text}" for name, text in files)
     return sha256(joined.encode()).hexdigest()[:16]
-
-
-def fingerprint_of(host):
-    """The fingerprint that a host's nginx answers with once it runs today's configuration."""
-    return re.search(r'"release": "(\w*)"', render(host, env.inventory.hosts)["site.conf"])[1]
 
 
 @once(**on_nginx, help={"out": "The folder to write to: one folder in it for each host."})
@@ -109,53 +83,77 @@ def complaint(host, hosts):
 
     Addresses that this machine does not have are stood in for: only they differ from the real one.
     """
-    hosts = [replace(other, private_dns="127.0.0.1") for other in hosts]
+    files = render(here(host), [here(other) for other in hosts])
     with tempfile.TemporaryDirectory(prefix="nginx") as scratch:
         for folder in ("run", "logs"):
             Path(scratch, folder).mkdir()
-        files = render(replace(host, private_dns="127.0.0.1"), hosts)
-        listen = rf"\1 unix:{scratch}/run/\2"
-        write(Path(scratch, "nginx"), {
-            name: re.sub(r"(\blisten) [^;\s]*?(\d+)(?=[;\s])", listen, text)
-            for name, text in files.items()
-        })
-        return tested(scratch)
+        write(Path(scratch, "nginx"), {name: unbound(text) for name, text in files.items()})
+        return tested(scratch).replace(f"{scratch}/", "")
+
+
+def here(host):
+    """The host with addresses that this machine can look up."""
+    return replace(host, private_dns=HERE, public_dns=host.public_dns and HERE)
+
+
+def unbound(text):
+    """A configuration that listens on a Unix socket for each address, so that any may be named."""
+    def socket(match):
+        return f"{match[1]} unix:run/{re.sub(r'[^0-9A-Za-z]', '_', match[2])}"
+
+    return re.sub(r"(\blisten) +([^\s;]*\b\d+)(?=[\s;])", socket, text)
 
 
 def tested(prefix):
-    """Runs `nginx -t` on prefix/nginx/nginx.conf. NotInstalled if there is no nginx here."""
+    """What `nginx -t` says of prefix/nginx/nginx.conf; '' if all is well. NotInstalled where there
+    is no nginx on this machine.
+    """
     command = ["nginx", "-t", "-q", "-p", prefix, "-c", "nginx/nginx.conf", "-e", "logs/e"]
-    path = {"PATH": f"{Path('/usr/sbin')}:{Path('/usr/bin')}:{Path('/bin')}"}
+    path = f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin"
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, env=path)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=prefix,
+                              env={"PATH": path})
     except FileNotFoundError as error:
         raise NotInstalled("nginx is not here to check: apt-get install nginx") from error
+    except subprocess.TimeoutExpired:
+        return "nginx -t took more than a minute: does it look up a name that nobody answers for?"
     return done.stderr.strip() if done.returncode else ""
 
 
 @once(**on_nginx)
 def deploy_nginx(fleet):
     """Stage, check, switch and reload the configuration; the old one is back if anything fails."""
-    check(fleet)
     releases = Releases(fleet, env.nginx.deploy_to, f"deploy_nginx {env.deploy_date}")
+    built = {host: packed(host) for host in fleet.hosts}
     releases.call("setup")
     before = releases.preflight()
-    with locked(releases):
-        stage(releases)
+    with locked(releases) as taken:
+        before = settle(releases, before, taken)
+        releases.call("stage", lambda host: facts_of(built[host]),
+                      stdin=lambda host: built[host].path)
         test_on_hosts(releases)
         switch(releases, before)
         releases.outcomes("clean", {"KEEP": env.deploy.keep})
 
 
-def stage(releases):
-    """Each host gets its own configuration as an artifact."""
-    for host in releases.fleet.hosts:
-        files = render(host, env.inventory.hosts)
-        built = artifact.from_files(
-            {name: text.encode() for name, text in files.items()},
-            cache=Path.home() / ".cache/fab/nginx",
-        )
-        releases.on(releases.fleet.only([host])).stage(built)
+def packed(host):
+    """A host's configuration as an artifact."""
+    files = render(host, env.inventory.hosts)
+    return artifact.from_files({name: text.encode() for name, text in files.items()},
+                               cache=Path.home() / ".cache/fab/nginx")
+
+
+def settle(releases, before, taken):
+    """Hosts that found a switch never committed have gone back: nginx follows.
+
+    Returns what each host has now.
+    """
+    back = [host for host, reply in taken.items() if reply.get("reverted")]
+    if not back:
+        return before
+    settled = releases.preflight()
+    follow(releases.fleet.only(back), settled)
+    return settled
 
 
 def test_on_hosts(releases):
@@ -170,32 +168,60 @@ def test_on_hosts(releases):
 
 
 def switch(releases, before):
-    """Publish, reload, prove, commit; or back to the configuration from before, reloaded."""
-    fleet = releases.fleet
+    """Publish, reload, prove; then every host keeps it, or all go back to what they had."""
     try:
-        releases.publish(env.deploy_date)
-        reload_and_prove(fleet)
-        releases.commit(env.deploy_date)
+        releases.publish(env.deploy_date, lambda host: following(host, before))
+        reload_and_prove(releases.fleet)
+    except Fenced:
+        raise  # the newer run decides what this nginx serves
     except (Stop, KeyboardInterrupt) as error:
-        fleet.say(f"going back: {error or 'interrupted'}")
-        releases.revert().check()
-        try:
-            reload(fleet.only(host for host in fleet.hosts if before[host].date("current")))
-        except Stop as stop:
-            raise Stranded(f"{stop}\nafter: {error}") from error
-        raise Reverted(f"{error or 'interrupted'}\nthe old configuration is back") from error
-
-
-def reload(fleet):
-    """nginx takes the configuration that `current` names now; it is started where it was not."""
-    command = services.privileged(services.manager().reload(env.nginx.unit))
-    fleet.run(command, step="reload", deadline=env.services.deadline).check()
+        go_back(releases, before, error)
+    commit(releases)
 
 
 def reload_and_prove(fleet):
-    """Reloads, then asks each nginx for the fingerprint of what it runs."""
-    reload(fleet)
-    urls = {
-        host: f"http://{host.private_dns}:{env.nginx.port}/__nginx__" for host in fleet.hosts
-    }
-    prove_url(fleet, urls, {host: fingerprint_of(host) for host in fleet.hosts})
+    """nginx takes the configuration that `current` names now, being started where it was not;
+    then each has to answer with the fingerprint of what it runs.
+    """
+    command = services.privileged(services.manager().reload(env.nginx.unit))
+    fleet.run(command, step="reload", deadline=env.services.deadline).check()
+    urls = {host: f"http://{host.private_dns}:{env.nginx.port}/__nginx__" for host in fleet.hosts}
+    prove_url(fleet, urls, {host: fingerprint(host, env.inventory.hosts) for host in fleet.hosts})
+
+
+def go_back(releases, before, error):
+    """Every host takes its old configuration. Raises Reverted, or Stranded where one could not."""
+    releases.fleet.say(f"going back: {error or 'interrupted'}")
+    outcomes = releases.revert()
+    problems = [str(outcome.stop()) for outcome in outcomes.failed.values()]
+    try:
+        follow(releases.fleet.only(host for host, o in outcomes.items() if o.ok), before)
+    except Stop as stop:
+        problems.append(str(stop))
+    if problems:
+        raise Stranded("\n".join(["some hosts could not go back:", *problems, f"after: {error}"]))
+    kind = Interrupted if isinstance(error, KeyboardInterrupt | Interrupted) else Reverted
+    raise kind(f"{error or 'interrupted'}\nthe old configuration is back") from error
+
+
+def follow(fleet, before):
+    """nginx runs what a host went back to."""
+    fleet.run(lambda host: following(host, before), step="reload",
+              deadline=env.services.deadline).check()
+
+
+def following(host, before):
+    """The command for that: a reload; where there was no configuration before, a stop."""
+    manager = services.manager()
+    had = before[host].date("current")
+    return services.privileged((manager.reload if had else manager.stop)(env.nginx.unit))
+
+
+def commit(releases):
+    """The hosts keep what they switched to. One that has gone back by itself says so."""
+    outcomes = releases.committed(env.deploy_date)
+    reasons = "\n".join(str(outcome.stop()) for outcome in outcomes.failed.values())
+    if reasons and all(outcome.kind is Refused for outcome in outcomes.values()):
+        raise Reverted(f"{reasons}\nthis run was silent for too long, and every host went back")
+    if reasons:
+        raise Stranded(f"{reasons}\nthe other hosts keep the new configuration; deploy it again")

@@ -1,25 +1,49 @@
-"""Asked of a worker on its own host: sent to the release's Python as `python - APP WORKER`."""
+"""Sent to the Python of a worker's own release as `python - APP WORKER`, which answers what the
+worker does, or as `python - APP WORKER SECONDS`, which empties it before a restart.
+"""
 
 import json
 import os
+import signal
 import sys
+import time
 
 from celery.app.utils import find_app
+from kombu.exceptions import OperationalError
 
 
-def counts(inspect, worker):
-    """How many tasks the worker runs, holds and has scheduled; None where it does not answer."""
-    questions = {"active": inspect.active, "reserved": inspect.reserved,
-                 "scheduled": inspect.scheduled}
-    answers = {name: (question() or {}).get(worker) for name, question in questions.items()}
-    return {name: None if tasks is None else len(tasks) for name, tasks in answers.items()}
+class Worker:
+    """One worker, asked over the broker."""
 
+    def __init__(self, app, name):
+        self.app = app
+        self.name = name
+        self.inspect = app.control.inspect(destination=[name], timeout=5, limit=1)
 
-def lengths(app, inspect, worker):
-    """queue → how many messages wait in it, for the queues that the worker consumes."""
-    queues = (inspect.active_queues() or {}).get(worker) or [{"name": app.conf.task_default_queue}]
-    with app.connection_for_read() as connection:
-        return {queue["name"]: length(connection, queue["name"]) for queue in queues}
+    def ask(self, question):
+        """The worker's own answer, a list; None where it does not answer."""
+        return (getattr(self.inspect, question)() or {}).get(self.name)
+
+    def tasks(self, *questions):
+        """How many tasks it has of each kind; empty where it does not answer."""
+        found = {}
+        for question in questions:
+            tasks = self.ask(question)
+            if tasks is None:
+                return {}
+            found[question] = len(tasks)
+        return found
+
+    def queues(self):
+        """The names of the queues it takes tasks from."""
+        return [queue["name"] for queue in self.ask("active_queues") or []]
+
+    def take_from(self, queues, *, yes):
+        """Tells it to take tasks from these queues, or to take no more."""
+        control = self.app.control
+        tell = control.add_consumer if yes else control.cancel_consumer
+        for name in queues:
+            tell(name, destination=[self.name], reply=True, timeout=5)
 
 
 def length(connection, name):
@@ -30,12 +54,46 @@ def length(connection, name):
         return 0
 
 
-def main(name, worker):
+def answer(app, worker):
+    """Prints the worker's tasks and the lengths of its queues, or of the default one."""
+    with app.connection_for_read() as connection:
+        connection.ensure_connection(max_retries=1)
+        tasks = worker.tasks("active", "reserved", "scheduled")
+        names = (tasks and worker.queues()) or [app.conf.task_default_queue]
+        queues = {name: length(connection, name) for name in names}
+    print(json.dumps({"tasks": tasks, "queues": queues}))
+
+
+def empty(worker, seconds):
+    """The worker takes no new task; returns once it has none, or the time is over.
+
+    A worker that is told to end in the moment in which it hands a task to a child gives it back to
+    the broker, and the child runs it too. With none at hand there is no such moment.
+    """
+    queues = worker.queues()
+    deadline = time.monotonic() + seconds
+    try:
+        worker.take_from(queues, yes=False)
+        while any(worker.tasks("active", "reserved").values()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+    except BaseException:  # interrupted: nobody will restart it
+        worker.take_from(queues, yes=True)
+        raise
+
+
+def main(name, worker, seconds=None):
     sys.path.insert(0, os.getcwd())
     app = find_app(name)
-    inspect = app.control.inspect(destination=[worker], timeout=5, limit=1)
-    print(json.dumps({**counts(inspect, worker), "queues": lengths(app, inspect, worker)}))
+    if seconds is None:
+        answer(app, Worker(app, worker))
+    else:
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, lambda number, frame: sys.exit(128 + number))
+        empty(Worker(app, worker), float(seconds))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:])
+    except OperationalError as error:
+        sys.exit(f"the broker does not answer: {error}")

@@ -163,7 +163,8 @@ def holder(address, port):
 def command_line(pid):
     """What a process was started as, or calls itself."""
     with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").replace("\0", " ").strip()
+        text = Path(f"/proc/{pid}/cmdline").read_text(errors="replace").replace("\0", " ")
+        return " ".join(text.split())
     return "it has ended since"
 
 

@@ -14,6 +14,7 @@ from .env import env
 from .errors import Failed, Locked, Refused
 from .fleet import once
 from .loopback import Loopback
+from .shell import line
 
 SECRETS = ("SECRET_KEY", "DATABASE_PASSWORD")
 AWKWARD = re.compile(r"[^\w/.,:@+=~ -]")  # to sshd, supervisord, nginx or the shell
@@ -32,7 +33,7 @@ def sandbox_up(fleet):
         write_ssh_files(root, fleet.inventory.hosts)
     outcomes.check()
     show(fleet, root)
-    fleet.say(f"try: ssh -F {root}/ssh_config {fleet.hosts[0].private_dns}")
+    fleet.say(line("try: ssh -F {} {}", root / "ssh_config", fleet.hosts[0].private_dns))
 
 
 @once(everything=True)

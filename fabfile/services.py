@@ -3,18 +3,12 @@
 import re
 from dataclasses import dataclass
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-from .env import ROOT, env, nearest
+from . import templates
+from .env import env, nearest
 from .errors import Usage
 from .shell import line
 
-MARK = "installed by `fab setup`"
-
-templates = Environment(
-    loader=FileSystemLoader(ROOT / "templates"), undefined=StrictUndefined,
-    keep_trailing_newline=True, trim_blocks=True,
-)
+MARK = "installed by `fab setup`"  # the first line of a file of ours: others are left alone
 
 
 @dataclass(frozen=True)
@@ -30,6 +24,8 @@ class Supervisor:
     """supervisorctl, as it finds its own configuration on the host."""
 
     comment = ";"
+    files = "*.conf"
+    forget = ":"  # what was taken away, `update` ends
 
     def reread(self, files):
         """Takes changed unit files in: groups that did not change go on running."""
@@ -52,25 +48,23 @@ class Supervisor:
         """HUP, or a start where it does not run."""
         return line("{{ supervisorctl signal HUP {} || supervisorctl start {}; }} >&2", unit, unit)
 
-    def start(self, unit):
-        return line("supervisorctl start {} >&2", unit)
-
     def stop(self, unit):
         return line("supervisorctl stop {} >&2", f"{unit}:*")
 
+    def log(self, unit):
+        """The end of what a unit of one process has printed."""
+        return line("supervisorctl tail {} >&2", unit)
+
     def status(self, units):
         """Exits with 0 whatever runs; parse_status reads what it prints."""
-        words = [word for unit in units for word in (unit, f"{unit}:*")]
-        return line(f"supervisorctl status{' {}' * len(words)} 2>&1; :", *words)
+        return line(f"supervisorctl status{' {}' * len(units)}; :", *[f"{u}:*" for u in units])
 
     def parse_status(self, text):
         """unit → list of Process, from the output of status()."""
         found = {}
-        for name, state, rest in re.findall(r"^([\w.:-]+) +([A-Z]+)\b *(.*)$", text, re.M):
-            pid = re.match(r"pid (\d+)", rest)
-            process = Process(name, state, int(pid[1]) if pid else None)
-            if process not in found.setdefault(name.partition(":")[0], []):
-                found[name.partition(":")[0]].append(process)
+        for name, state, pid in re.findall(r"^(\S+) +([A-Z]+)\b(?: +pid (\d+))?", text, re.M):
+            process = Process(name, state, int(pid) if pid else None)
+            found.setdefault(name.partition(":")[0], []).append(process)
         return found
 
 
@@ -78,6 +72,8 @@ class Systemd:
     """systemctl. A unit is a service of that name, with a socket of that name or without."""
 
     comment = "#"
+    files = "*.service *.socket"
+    forget = 'systemctl disable --quiet --now "$f"'
 
     def reread(self, files):
         """Takes changed unit files in; sockets listen from now on, services start at boot."""
@@ -87,20 +83,23 @@ class Systemd:
 
     def restart(self, unit, processes=1):
         """A whole new process; the socket, where there is one, holds new connections meanwhile."""
+        name = f"{unit}.service"
         return line(
             "{{ systemctl restart {} || {{ journalctl --no-pager -n 20 -u {} >&2; false; }}; }}",
-            f"{unit}.service", unit,
+            name, name,
         )
 
     def reload(self, unit):
         """Its own reload, or a start where it does not run."""
         return line("systemctl reload-or-restart {}", f"{unit}.service")
 
-    def start(self, unit):
-        return line("systemctl start {}", f"{unit}.service")
-
     def stop(self, unit):
-        return line("systemctl stop {}", f"{unit}.service")
+        """The socket too, where there is one, or the next visitor would start the service."""
+        return line("systemctl stop {} {}", f"{unit}.socke[t]", f"{unit}.service")
+
+    def log(self, unit):
+        """The end of what a unit has printed."""
+        return line("journalctl --no-pager -n 20 -u {} >&2", f"{unit}.service")
 
     def status(self, units):
         """Exits with 0 whatever runs; parse_status reads what it prints."""
@@ -139,32 +138,27 @@ def privileged(command):
 def units_for(host, deploy_to, home, user):
     """file name → text of the unit files of a host, rendered from templates/<manager>/."""
     folder = env.services.manager
-    names = [
-        name for unit in env.units_of(host)
-        for name in templates.list_templates(filter_func=lambda n, u=unit: n.startswith(
-            f"{folder}/{u}.") and n.endswith(".j2"))
-    ]
     facts = {"host": host, "env": env, "deploy_to": deploy_to, "home": home, "user": user}
-    head = f"{manager().comment} {MARK}\n"
     return {
         name.removeprefix(f"{folder}/").removesuffix(".j2"):
-            head + templates.get_template(name).render(facts)
-        for name in names
+            f"{first_line()}\n{templates.fill_in(name, facts)}"
+        for unit in env.units_of(host) for name in templates.names(f"{folder}/{unit}.")
     }
+
+
+def first_line():
+    """What the unit files that we may replace and take away begin with."""
+    return f"{manager().comment} {MARK}"
 
 
 def install(units):
     """The command that puts unit files (name → text) where the manager reads them, takes ours away
     that the host no longer has, and tells the manager.
     """
-    names = " ".join(units)
-    steps = [line("home=$PWD; mkdir -p {} && cd {} || exit", *[env.services.folder] * 2)]
+    steps = [line("home=$PWD; umask 022; mkdir -p {} && cd {} || exit",
+                  *[env.services.folder] * 2)]
     steps += [put(f".{name}.new", name, text) for name, text in units.items()]
-    steps += [
-        line("for f in $(grep -lF {} -- *.* 2>/dev/null); do", MARK),
-        line('case {} in *" $f "*) ;; *) rm -- "$f" || exit;; esac; done', f" {names} "),
-        f'cd "$home" && {manager().reread(list(units))}',
-    ]
+    steps += [take_away(units), f'cd "$home" && {manager().reread(list(units))}']
     return privileged("\n".join(steps))
 
 
@@ -174,3 +168,14 @@ def put(scratch, name, text):
         "printf %s {} > {} && {{ cmp -s {} {} && rm {} || {{ sync {} && mv {} {}; }}; }} || exit",
         text, scratch, scratch, name, scratch, scratch, scratch, name,
     )
+
+
+def take_away(units):
+    """Removes files of ours that are not among `units`."""
+    return "\n".join([
+        f"for f in {manager().files}; do",
+        line('case {} in *" $f "*) continue;; esac', f" {' '.join(units)} "),
+        line('[ "$(head -n 1 -- "$f" 2>/dev/null)" = {} ] || continue', first_line()),
+        f'{manager().forget}; rm -- "$f" || exit',
+        "done",
+    ])

@@ -15,6 +15,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 sys.path.insert(0, str(ROOT))
+# The fleets are on this machine: no proxy knows the way there.
+urllib.request.install_opener(urllib.request.build_opener(urllib.request.ProxyHandler({})))
 
 FLEET = (
     ("lb1", ["nginx"]),
@@ -59,8 +61,9 @@ class Site:
         self.commit("the site")
 
     def git(self, *words):
-        identity = ("-c", "user.name=Ann", "-c", "user.email=ann@example.org")
-        return subprocess.run(["git", *identity, *words], cwd=self.folder, check=True,
+        settings = ("user.name=Ann", "user.email=ann@example.org", "commit.gpgsign=false")
+        options = [word for setting in settings for word in ("-c", setting)]
+        return subprocess.run(["git", *options, *words], cwd=self.folder, check=True,
                               capture_output=True, text=True).stdout.strip()
 
     def commit(self, message):

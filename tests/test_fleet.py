@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from fabfile import processes
 from fabfile.errors import Failed, Unreachable, Usage, worst
 from fabfile.fleet import Outcome, Outcomes, batch_size, last_words
 from fabfile.ssh import read_ssh_config
@@ -111,8 +112,7 @@ def test_ctrl_c_ends_remote_work(team):
 
 
 def sleepers():
-    found = subprocess.run(["pgrep", "-f", "^sleep 4321"], capture_output=True, text=True).stdout
-    return [int(pid) for pid in found.split()]
+    return [pid for pid in processes.pids() if processes.command_line(pid) == "sleep 4321"]
 
 
 def wait_until(question, seconds=20):

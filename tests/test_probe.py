@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -106,6 +107,28 @@ def test_a_trial_is_booted_asked_over_its_socket_and_ended(tmp_path):
     assert code == 0, words
     pid = answer["processes"][0]["pid"]
     assert not Path(f"/proc/{pid}").exists()
+
+
+def test_a_trial_in_a_temporary_folder_with_a_space(tmp_path, monkeypatch):
+    (tmp_path / "serve.py").write_text(SERVER)
+    (tmp_path / "a b").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "a b"))
+    code, _, words = asked(tmp_path, booting=True, deadline=10, health="http://site/healthz",
+                           trial=f"{sys.executable} serve.py {{socket}}")
+    assert code == 0, words
+
+
+def test_a_trial_ends_with_the_probe(tmp_path):
+    request = {"folder": str(tmp_path), "expect": "2", "deadline": 60, "trial": True,
+               "units": [{"unit": "web", "processes": 1, "health": "http://site/healthz",
+                          "trial": "echo $$ > pid; exec sleep 60; : {socket}"}]}
+    probe = subprocess.Popen([sys.executable, ROOT / "fabfile/probe.py", json.dumps(request)])
+    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+        assert probe.poll() is None
+        time.sleep(0.05)
+    probe.terminate()
+    assert probe.wait(20) == 143
+    assert not Path("/proc", (tmp_path / "pid").read_text().strip()).exists()
 
 
 def test_a_trial_that_dies_gives_its_log(tmp_path):

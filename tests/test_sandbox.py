@@ -121,6 +121,7 @@ def test_each_host_is_up_and_only_those_that_need_it_have_programs(up):
 def test_a_login_has_its_hosts_home_and_path(up):
     home = str(up.home("web1"))
     assert up.ssh(WEB, 'pwd; echo "$HOME"').splitlines() == [home, home]
+    assert up.ssh(WEB, 'mktemp').startswith(f"{machine.resolved(up.home('web1') / 'run')}/")
     assert up.ssh(WEB, "command -v supervisorctl uv python").splitlines() == [
         str(Path(up.env["PATH"].split(":")[0], name)) for name in ("supervisorctl", "uv", "python")
     ]

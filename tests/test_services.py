@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from fabfile import services
-from fabfile.env import Services, env
+import inventory
+from fabfile import services, templates
+from fabfile.env import Celery, Nginx, Services, Unit, env
 from fabfile.errors import Usage
 from fabfile.services import Process, Supervisor, Systemd
 from tests.conftest import BIN
@@ -36,13 +37,36 @@ def test_the_exact_words_for_supervisord():
         "{ supervisorctl signal HUP nginx || supervisorctl start nginx; } >&2"
     )
     assert manager.stop("web") == "supervisorctl stop 'web:*' >&2"
+    assert manager.log("celery") == "supervisorctl tail celery >&2"
+    assert manager.status(["web", "celery"]) == "supervisorctl status 'web:*' 'celery:*'; :"
+    assert manager.reread(["web.conf"]) == (
+        "{ supervisorctl reread && supervisorctl update; } >&2"
+    )
+
+
+def test_the_exact_words_that_install_a_unit():
+    env.services = Services(folder="conf.d")
+    assert services.install({"a.conf": "it's $x\n"}) == """\
+home=$PWD; umask 022; mkdir -p conf.d && cd conf.d || exit
+printf %s 'it'"'"'s $x
+' > .a.conf.new && { cmp -s .a.conf.new a.conf && rm .a.conf.new || \
+{ sync .a.conf.new && mv .a.conf.new a.conf; }; } || exit
+for f in *.conf; do
+case ' a.conf ' in *" $f "*) continue;; esac
+[ "$(head -n 1 -- "$f" 2>/dev/null)" = '; installed by `fab setup`' ] || continue
+:; rm -- "$f" || exit
+done
+cd "$home" && { supervisorctl reread && supervisorctl update; } >&2"""
 
 
 def test_the_exact_words_for_systemd():
     manager = Systemd()
     assert manager.restart("web") == (
-        "{ systemctl restart web.service || { journalctl --no-pager -n 20 -u web >&2; false; }; }"
+        "{ systemctl restart web.service || { journalctl --no-pager -n 20 -u web.service >&2; "
+        "false; }; }"
     )
+    assert manager.stop("web") == "systemctl stop 'web.socke[t]' web.service"
+    assert manager.log("web") == "journalctl --no-pager -n 20 -u web.service >&2"
     assert manager.reload("nginx") == "systemctl reload-or-restart nginx.service"
     assert manager.status(["web", "celery"]) == (
         "systemctl show --property=Id,ActiveState,MainPID web.service celery.service"
@@ -124,10 +148,17 @@ def sh(home, command):
 
 
 def program(name, command, **options):
-    lines = [f"[program:{name}]", f"command={command}", "stopsignal=TERM", "redirect_stderr=true",
-             f"stdout_logfile=%(here)s/../../{name}.log",
-             *(f"{key}={value}" for key, value in options.items())]
-    return "\n".join(lines) + f"\n; {services.MARK}\n"
+    settings = {"command": command, "startsecs": 0, "redirect_stderr": "true",
+                "stdout_logfile": f"%(here)s/../../{name}.log", **options}
+    lines = [services.first_line(), f"[program:{name}]",
+             *(f"{key}={value}" for key, value in settings.items())]
+    return "\n".join(lines) + "\n"
+
+
+def facts(path):
+    """What differs once a file was written again."""
+    found = path.stat()
+    return found.st_ino, found.st_mtime_ns
 
 
 def test_units_are_installed_replaced_and_taken_away(home):
@@ -135,24 +166,58 @@ def test_units_are_installed_replaced_and_taken_away(home):
     folder = home / "supervisor/conf.d"
     assert sh(home, services.install(units)).returncode == 0
     assert (folder / "one.conf").read_text() == units["one.conf"]
-    assert "two" in sh(home, "supervisorctl status").stdout
-    first = (folder / "one.conf").stat()
-    (folder / "theirs.conf").write_text(program("theirs", "sleep 60").replace(services.MARK, ""))
-    done = sh(home, services.install({"one.conf": units["one.conf"]}))
+    first, second = pid_of(home, "one"), facts(folder / "one.conf")
+    changed = program("two", "sleep 61")
+    done = sh(home, services.install({**units, "two.conf": changed}))
     assert done.returncode == 0, done.stderr
-    assert sorted(os.listdir(folder)) == ["one.conf", "theirs.conf"]
-    assert (folder / "one.conf").stat().st_mtime_ns == first.st_mtime_ns
+    assert (folder / "two.conf").read_text() == changed
+    assert sh(home, services.install({"one.conf": units["one.conf"]})).returncode == 0
+    assert os.listdir(folder) == ["one.conf"]
+    assert facts(folder / "one.conf") == second
+    assert pid_of(home, "one") == first
     assert "two" not in sh(home, "supervisorctl status").stdout
 
 
+def pid_of(home, unit):
+    status = sh(home, Supervisor().status([unit])).stdout
+    return Supervisor().parse_status(status)[unit][0].pid
+
+
+def test_files_of_others_are_left_alone(home):
+    folder = home / "supervisor/conf.d"
+    folder.mkdir(parents=True, exist_ok=True)
+    others = {
+        "theirs.conf": program("theirs", "sleep 60").partition("\n")[2],
+        "quotes us.conf": f"; as\n{services.first_line()}\n",
+        "one.conf.bak": program("one", "sleep 60"),
+    }
+    for name, text in others.items():
+        (folder / name).write_text(text)
+    try:
+        done = sh(home, services.install({}))
+        assert done.returncode == 0, done.stderr
+        assert sorted(os.listdir(folder)) == sorted(others)
+    finally:
+        for name in others:
+            (folder / name).unlink()
+
+
+def test_what_cannot_be_written_is_a_failure_and_nothing_is_told(tmp_path):
+    (tmp_path / "supervisor").write_text("a file where the folder should be")
+    done = sh(tmp_path, services.install({"a.conf": "x"}))
+    assert done.returncode != 0 and "supervisor" in done.stderr
+    assert os.listdir(tmp_path) == ["supervisor"]
+
+
 def test_any_text_arrives_as_it_is(home):
-    text = "; it's \"quoted\" $HOME `id` \\n % \n" + program("odd", "sleep 60")
+    text = (f"{services.first_line()}\n; it's \"quoted\" $HOME `id` ${{x:-y}} \\n %s %d % é 💥 \t\n"
+            + program("odd", "sleep 60") + "; no newline at the end")
     assert sh(home, services.install({"odd.conf": text})).returncode == 0
     assert (home / "supervisor/conf.d/odd.conf").read_text() == text
 
 
 def test_a_program_that_cannot_start_gives_its_last_words(home):
-    bad = program("bad", "/bin/sh -c 'echo the reason; exit 3'", startretries=1)
+    bad = program("bad", "/bin/sh -c 'echo the reason; exit 3'", startsecs=1, startretries=1)
     sh(home, services.install({"bad.conf": bad}))
     done = sh(home, Supervisor().restart("bad"))
     assert done.returncode != 0
@@ -166,7 +231,8 @@ def running(home, unit):
 
 
 def test_two_processes_are_never_both_away(home):
-    pair = program("pair", "sleep 60", numprocs=2, process_name="%(program_name)s_%(process_num)d")
+    pair = program("pair", "sleep 60", startsecs=1, numprocs=2,
+                   process_name="%(program_name)s_%(process_num)d")
     sh(home, services.install({"pair.conf": pair}))
     while running(home, "pair") < 2:
         time.sleep(0.1)
@@ -178,3 +244,87 @@ def test_two_processes_are_never_both_away(home):
         seen.append(running(home, "pair"))
     assert restart.returncode == 0
     assert min(seen) == 1
+
+
+def test_the_real_answers_of_supervisord(home):
+    status = Supervisor().status(["pair", "one", "nobody"])
+    units = {"one.conf": program("one", "sleep 60", autostart="false"),
+             "pair.conf": program("pair", "sleep 60", numprocs=2,
+                                  process_name="%(program_name)s_%(process_num)d")}
+    sh(home, services.install(units))
+    sh(home, Supervisor().restart("pair", 2))
+    done = sh(home, status)
+    found = Supervisor().parse_status(done.stdout)
+    assert done.returncode == 0
+    assert found["one"] == [Process("one", "STOPPED")]
+    assert [(p.name, p.state, p.pid > 1) for p in found["pair"]] == [
+        ("pair:pair_0", "RUNNING", True), ("pair:pair_1", "RUNNING", True)]
+    assert all(process.state == "ERROR" for process in found.get("nobody", []))
+
+
+def test_a_stop_ends_every_process_and_a_reload_starts_what_does_not_run(home):
+    sh(home, services.install({"one.conf": program("one", "sleep 60")}))
+    assert sh(home, Supervisor().restart("one")).returncode == 0
+    assert sh(home, Supervisor().stop("one")).returncode == 0
+    assert running(home, "one") == 0
+    assert sh(home, Supervisor().reload("one")).returncode == 0
+    assert running(home, "one") == 1
+
+
+def test_a_reload_is_a_hangup_to_the_process_that_is_there(home):
+    script = "/bin/sh -c \"trap 'echo again' HUP; while :; do sleep 0.1; done\""
+    sh(home, services.install({"loop.conf": program("loop", script)}))
+    first = pid_of(home, "loop")
+    assert sh(home, Supervisor().reload("loop")).returncode == 0
+    time.sleep(0.5)
+    assert "again" in sh(home, Supervisor().log("loop")).stderr
+    assert pid_of(home, "loop") == first
+
+
+# The unit files of this repository
+
+HOST = inventory.Host("i-1", "10.0.0.7", "10.0.0.7", "one", ("web", "celery"))
+
+
+@pytest.fixture
+def units():
+    """manager → name → text, for a host that runs both units."""
+    env.units = {"web": Unit(roles=("web",), processes=2), "celery": Unit(roles=("celery",))}
+    env.nginx, env.celery = Nginx(), Celery(app="conference")
+
+    def rendered(manager):
+        env.services = Services(manager=manager)
+        return services.units_for(HOST, "/srv/site", "/home/ann", "ann")
+
+    yield rendered
+    env.units = {}
+
+
+def test_the_units_of_a_host(units):
+    assert sorted(units("supervisor")) == ["celery.conf", "web.conf"]
+    assert sorted(units("systemd")) == ["celery.service", "web.service", "web.socket"]
+    for manager in ("supervisor", "systemd"):
+        for text in units(manager).values():
+            assert text.splitlines()[0] == services.first_line()
+            assert "/srv/site/current" in text or "socket" in text.lower()
+
+
+def test_what_the_units_say(units):
+    web, celery = units("supervisor")["web.conf"], units("supervisor")["celery.conf"]
+    assert "socket=tcp://10.0.0.7:8000\n" in web and "numprocs=2\n" in web
+    assert "worker -n celery@one " in celery and "stopwaitsecs=90\n" in celery
+    found = units("systemd")
+    assert "ListenStream=10.0.0.7:8000\n" in found["web.socket"]
+    assert "User=ann\n" in found["web.service"]
+    assert "TimeoutStopSec=90\n" in found["celery.service"]
+
+
+def test_a_unit_that_cannot_be_rendered_is_one_line(units, monkeypatch, tmp_path):
+    (tmp_path / "supervisor").mkdir()
+    (tmp_path / "supervisor/web.conf.j2").write_text("[program:web]\n{{ hots.name }}\n")
+    monkeypatch.setattr(templates.loader, "searchpath", [str(tmp_path)])
+    templates.environment.cache.clear()
+    with pytest.raises(Usage) as stop:
+        units("supervisor")
+    templates.environment.cache.clear()
+    assert str(stop.value) == "templates/supervisor/web.conf.j2: line 2: 'hots' is undefined"

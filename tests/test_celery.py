@@ -1,0 +1,178 @@
+"""Celery workers on a small real fleet: those that hang, and those that do not come back."""
+
+import json
+import os
+import signal
+import subprocess
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import inventory
+from fabfile import celery
+from fabfile.env import Unit, env
+from fabfile.errors import Failed, Usage
+from fabfile.fleet import Outcome
+from tests.conftest import BIN, Site, Team, inventory_of
+
+FLEET = (("queue1", ["celery"]), ("queue2", ["celery"]), ("redis1", ["redis"]))
+NETWORK = "127.0.61"
+
+
+# What answers mean
+
+
+def host(name, *roles):
+    return inventory.Host(f"i-{name}", name, name, name, roles)
+
+
+def test_a_worker_that_answers_is_a_row():
+    said = {"tasks": {"active": 2, "reserved": 0, "scheduled": 1}, "queues": {"celery": 5}}
+    found = celery.state(Outcome(host("queue1"), stdout=json.dumps(said)))
+    assert found == said
+    says = {"processes": [{"release": "20261124083000", "pid": 17}]}
+    assert celery.row(says, found["tasks"]) == ("20261124083000", 17, 2, 0, 1)
+
+
+def test_a_worker_that_does_not_is_a_row_of_dashes():
+    found = celery.state(Outcome(host("queue1"), stdout="", code=1))
+    assert found == {"tasks": {}, "queues": {}}
+    assert celery.row({"processes": []}, found["tasks"]) == ("-",) * 5
+
+
+def test_the_pids_that_workers_say():
+    said = [{"unit": "celery", "processes": [{"pid": 3, "release": "x"}]}]
+    assert celery.pids({"queue1": said, "queue2": [{"processes": []}]}) == {
+        "queue1": {3}, "queue2": set()}
+
+
+def test_a_worker_that_came_back_is_another_process():
+    one, two = host("queue1"), host("queue2")
+    celery.came_back({one: {1}, two: set()}, {one: {9}, two: {2}})
+    with pytest.raises(Failed, match=r"^the old worker still answers on queue2$"):
+        celery.came_back({one: {1}, two: {2}}, {one: {9}, two: {2}})
+
+
+def test_hosts_without_workers_are_refused(monkeypatch):
+    monkeypatch.setattr(env, "units", {"celery": Unit(roles=("celery",))}, raising=False)
+    monkeypatch.setattr(env, "celery", SimpleNamespace(unit="celery"), raising=False)
+    fleet = SimpleNamespace(hosts=[host("queue1", "celery"), host("web1", "web"), host("lb1")])
+    with pytest.raises(Usage, match=r"^web1, lb1: no role of theirs runs the unit celery$"):
+        celery.all_run_workers(fleet)
+
+
+# Real workers
+
+SETTINGS = """
+celery: {drain: 3}
+prove: {health: 10}
+units:
+  celery:
+    ask: celery -A conference inspect --timeout 3 --json -d celery@{name} release
+"""
+
+
+class CeleryTeam(Team):
+    """A team whose workers have little time to end, and to come back."""
+
+    def start(self, *words, **kwargs):
+        return super().start("-f", self.inventory.parent / "celery.yml", *words, **kwargs)
+
+
+@pytest.fixture(scope="module")
+def team(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("celery")
+    site = Site(tmp_path_factory.mktemp("site"))
+    team = CeleryTeam(inventory_of(FLEET, NETWORK, folder / "servers.json"), site)
+    (folder / "celery.yml").write_text(SETTINGS)
+    try:
+        team.fab("sandbox_up")
+        team.fab("setup")
+        team.fab("put_shared", folder / ".sandbox/shared/.env")
+        team.fab("deploy")
+        yield team
+    finally:
+        team.fab("sandbox_down")
+
+
+def home(team, name):
+    return team.inventory.parent / ".sandbox/hosts" / name
+
+
+def pid_of(team, name):
+    """The worker's pid, from its supervisord."""
+    command = [BIN / "supervisorctl", "-c", home(team, name) / "supervisord.conf", "pid", "celery"]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+@pytest.mark.story
+def test_what_workers_do(team):
+    output = team.fab("--json", "celery_status")
+    tables = [json.loads(line)["rows"] for line in output.splitlines() if '"table"' in line]
+    assert [(row["worker"], int(row["pid"]), row["active"]) for row in tables[0]] == [
+        (f"celery@{name}", pid_of(team, name), "0") for name in ("queue1", "queue2")]
+    assert tables[1:] == [[{"queue": "celery", "waiting": "0"}]]
+
+
+@pytest.mark.story
+def test_hosts_that_run_no_worker_are_refused(team):
+    assert "redis1: no role" in team.fab("-H", "redis1", "celery_status", code=2)
+    assert "redis1: no role" in team.fab("-H", "redis1", "restart_celery", code=2)
+
+
+@contextmanager
+def hanging(pid):
+    """A worker and its children stand still."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    stopped = [pid, *map(int, children)]
+    for each in stopped:
+        os.kill(each, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for each in stopped:
+            with suppress(ProcessLookupError):
+                os.kill(each, signal.SIGCONT)
+
+
+@pytest.mark.story
+def test_a_worker_that_hangs_is_named_and_its_restart_brings_another(team):
+    pid = pid_of(team, "queue2")
+    with hanging(pid):
+        output = team.fab("celery_status", code=1)
+        team.fab("-H", "queue2", "restart_celery")
+    assert f"fab: no answer from celery@queue2 (RUNNING, pid {pid})" in output
+    assert "celery@queue1  2" in output and "celery@queue2  - " in output
+    assert pid_of(team, "queue2") != pid
+
+
+@contextmanager
+def broken(team, name, text):
+    """A release whose Celery application can't be imported on one host."""
+    path = home(team, name) / "conference/current/conference/celery.py"
+    good = path.read_text()
+    path.unlink()  # it may be linked to another release's
+    path.write_text(text)
+    try:
+        yield
+    finally:
+        path.write_text(good)
+
+
+@pytest.mark.story
+def test_a_worker_that_does_not_come_back_is_named_with_its_last_words(team):
+    late = "import time\ntime.sleep(3)\nraise SystemExit('no table for this worker')\n"
+    with broken(team, "queue1", late):
+        output = team.fab("restart_celery", code=1)
+    assert "queue1 | no table for this worker" in output
+    assert "fab: queue1: " in output and "queue2: " not in output
+
+
+@pytest.mark.story
+def test_a_broker_that_is_down_is_said_on_one_line(team):
+    team.fab("-H", "redis1", "--", "supervisorctl stop redis")
+    output = team.fab("celery_status", code=1)
+    assert "queue1: the broker does not answer: " in output
+    assert "Traceback" not in output and "waiting" not in output
