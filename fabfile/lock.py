@@ -24,7 +24,8 @@ def locked(releases):
     beat = threading.Thread(target=renew, args=(quiet, over), daemon=True)
     try:
         taken = take(releases, quiet)
-        releases.fleet.say(f"lock       {len(releases.tokens)} hosts")
+        count = len(releases.tokens)
+        releases.fleet.say(f"lock       {count} host{'s' * (count != 1)}")
         beat.start()
         yield taken
     except Failed as error:

@@ -75,7 +75,7 @@ def check(fleet):
         said = complaint(host, fleet.inventory.hosts)
         if said:
             raise Failed(f"{host.name}: nginx refuses the configuration\n{said}")
-    fleet.say(f"check      {len(fleet.hosts)} configurations are accepted by nginx")
+    fleet.say(f"check      nginx accepts: {' '.join(host.name for host in fleet.hosts)}")
 
 
 def complaint(host, hosts):

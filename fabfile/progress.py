@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 
+WIDE = 400  # no cell of a table is cut; a narrow terminal wraps its lines
+
 
 class Plain:
     """A line a step, `host | text` for what hosts say; no terminal needed."""
@@ -38,10 +40,10 @@ class Plain:
         columns, rows = event.data
         table = Table(title=event.step or None, title_justify="left", box=None, pad_edge=False)
         for column in columns:
-            table.add_column(column)
+            table.add_column(column, no_wrap=True)
         for row in rows:
             table.add_row(*map(str, row))
-        self.console.print(table, markup=False, soft_wrap=False)
+        self.console.print(table, markup=False, width=WIDE, crop=False)
 
     def line(self, text):
         self.console.print(text, markup=False)

@@ -269,10 +269,13 @@ class Remote:
 
 
 def end_work(connection):
-    """Ends what this run has running on the host, found by the mark in its environment."""
+    """Ends what this run has running on the host, found by the mark in its environment: again
+    until nothing is found, as what runs may start more.
+    """
     kill = (
-        f"for e in /proc/[0-9]*/environ; do grep -qzxF {MARK}={connection.mark} $e 2>/dev/null && "
-        "p=${e#/proc/} && kill -TERM ${p%/environ}; done"
+        "for turn in 1 2 3 4 5; do found=''; for e in /proc/[0-9]*/environ; do "
+        f"grep -qzxF {MARK}={connection.mark} $e 2>/dev/null && p=${{e#/proc/}} && "
+        'kill -TERM ${p%/environ} && found=yes; done; [ "$found" ] || break; sleep 0.2; done'
     )
     try:
         channel = connection.transport.open_session(timeout=5)
