@@ -1,0 +1,52 @@
+"""The files of templates/, filled in. What is wrong with one is a Usage that names its line."""
+
+import re
+import traceback
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateSyntaxError
+
+from .env import ROOT
+from .errors import Usage
+
+loader = FileSystemLoader(ROOT / "templates")
+environment = Environment(
+    loader=loader, undefined=StrictUndefined, keep_trailing_newline=True, trim_blocks=True
+)
+
+
+def word(value):
+    """A filter: the value if it is one plain word of a configuration. ValueError if it is not."""
+    text = str(value)
+    if not re.fullmatch(r"[A-Za-z0-9_./:-]+", text):
+        raise ValueError(f"{text!r} is not a plain word, so it could change the configuration")
+    return text
+
+
+environment.filters["word"] = word
+
+
+def names(start):
+    """The templates below templates/ whose path begins with `start`, in order."""
+    return [name for name in loader.list_templates()
+            if name.startswith(start) and name.endswith(".j2")]
+
+
+def fill_in(name, facts):
+    """The text of a template. Usage, on one line, if it can't be had."""
+    try:
+        return environment.get_template(name).render(facts)
+    except Exception as error:  # an expression in a template may raise whatever it likes
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise Usage(f"templates/{place(error, name)}: {reason}") from error
+
+
+def place(error, name):
+    """Where in the templates an error is: a file and, where it is known, a line."""
+    if isinstance(error, TemplateSyntaxError):
+        return f"{error.name}: line {error.lineno}"
+    folder = Path(loader.searchpath[0])
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if folder in Path(frame.filename).parents:
+            return f"{Path(frame.filename).relative_to(folder)}: line {frame.lineno}"
+    return name
