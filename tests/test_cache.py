@@ -5,6 +5,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from tests.conftest import Team, inventory_of
 
 HOSTS = [("cache1", ["memcached"]), ("cache2", ["memcached"])]
 PORT = 11211
+STATS = {"get_hits": "3", "cmd_get": "4", "curr_items": "9", "bytes": "1048576", "cmd_flush": "3",
+         "limit_maxbytes": "67108864", "evictions": "0", "uptime": "7200", "version": "1.6.18"}
 
 
 @contextmanager
@@ -43,6 +46,7 @@ def stranger(address, talk):
     try:
         yield
     finally:
+        server.shutdown(socket.SHUT_RDWR)  # or the thread that accepts would keep the port
         server.close()
 
 
@@ -96,7 +100,8 @@ def test_one_that_only_says_ok_is_found_out(team, first):
         with connection, connection.makefile("rwb", buffering=0) as talk:
             for line in talk:
                 if line.startswith(b"stats"):
-                    talk.write(b"STAT cmd_flush 3\r\nSTAT curr_items 1\r\nEND\r\n")
+                    talk.write(b"".join(b"STAT %s %s\r\n" % (name.encode(), text.encode())
+                                        for name, text in STATS.items()) + b"END\r\n")
                 elif line.startswith(b"get"):
                     key = line.split()[1]
                     talk.write(b"VALUE " + key + b" 0 1\r\n1\r\nEND\r\n")
@@ -109,6 +114,47 @@ def test_one_that_only_says_ok_is_found_out(team, first):
     with stranger("127.0.4.2", liar):
         output = team.fab("clear_cache", code=1)
     assert "cache2: memcached 127.0.4.2:11211: did not count a flush" in output
+
+
+@pytest.mark.parametrize("answer", [
+    b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\xff\xfe\r\n", b"STAT pid 1\r\nSTAT cmd_fl", b"",
+    b"ERROR Too many open connections\r\n"])
+def test_what_does_not_answer_as_memcached_does_is_a_failure_of_its_own(team, first, answer):
+    def other(connection):
+        with connection:
+            connection.recv(100)
+            connection.sendall(answer)
+
+    with stranger("127.0.4.2", other):
+        flushed = team.fab("clear_cache", code=1)
+        stats = team.fab("cache_stats", code=1)
+    for output in (flushed, stats):
+        assert "fab: cache2: memcached 127.0.4.2:11211: answers without its statistics" in output
+        assert "cache1  " in output and "Traceback" not in output
+    assert "flushed" in flushed
+
+
+def test_one_that_wants_a_login_says_so(team, first):
+    with tempfile.NamedTemporaryFile("w") as logins:
+        logins.write("ann:secret\n")
+        logins.flush()
+        os.chmod(logins.name, 0o644)  # memcached reads it as nobody
+        with memcached("127.0.4.2", "-Y", logins.name):
+            assert "it wants a login" in team.fab("clear_cache", code=1)
+
+
+def test_one_that_does_not_flush_is_found_out(team, first):
+    with memcached("127.0.4.2", "-F"):
+        assert "still has an item from before the flush" in team.fab("clear_cache", code=1)
+
+
+@pytest.mark.parametrize("name", ["cache2:11211", "::1", "a..b"])
+def test_what_is_no_address_is_refused_before_anything_is_flushed(team, first, name):
+    client = memcache.Client([f"127.0.4.1:{PORT}"])
+    client.set("a", "1")
+    output = team.fab("-H", f"cache1,{name}", "clear_cache", code=2)
+    assert f"fab: {name}: not a DNS name or an IPv4 address" in output
+    assert client.get("a") == "1"
 
 
 def test_hosts_that_servers_json_does_not_know(team, first):
@@ -130,6 +176,4 @@ def test_statistics(team, first):
 
 
 def test_figures():
-    stats = {"get_hits": "3", "cmd_get": "4", "curr_items": "9", "bytes": "1048576",
-             "limit_maxbytes": "67108864", "evictions": "0", "uptime": "7200", "version": "1.6.18"}
-    assert figures(stats) == ("75.0 %", "9", "1.0 MB", "64.0 MB", "0", "2.0 h", "1.6.18")
+    assert figures(STATS) == ("75.0 %", "9", "1.0 MB", "64.0 MB", "0", "2.0 h", "1.6.18")

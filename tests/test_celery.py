@@ -18,7 +18,7 @@ from fabfile.fleet import Outcome
 from tests.conftest import BIN, Site, Team, inventory_of
 
 FLEET = (("queue1", ["celery"]), ("queue2", ["celery"]), ("redis1", ["redis"]))
-NETWORK = "127.0.61"
+NETWORK = "127.0.63"
 
 
 # What answers mean

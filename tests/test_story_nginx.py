@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import BIN, ROOT, Team, Visitors, inventory_of
 
-NETWORK = "127.0.61"
+NETWORK = "127.0.64"
 FLEET = (("lb1", ["nginx"]), ("web1", ["web"]), ("web2", ["web"]))
 PAGE = f"http://{NETWORK}.1:8080/"
 pytestmark = pytest.mark.story
