@@ -23,6 +23,7 @@ VIRTUALENV = Path(sys.executable).parent
 PASSED_ON = re.compile(r"(UV|PIP|SSL_CERT)_\w+|\w+_proxy", re.IGNORECASE)
 DATABASE = "conference"
 DOWN = ("STOPPED", "EXITED", "FATAL")
+PATIENCE = 60  # seconds: several Solrs that start at once have little of the processor each
 UNANSWERED = (OSError, http.client.HTTPException, xmlrpc.client.Error)
 
 templates = Environment(
@@ -48,11 +49,15 @@ class Loopback:
         self.sshd = self.state / "sshd.pid"
         self.supervisord = self.state / "supervisord.pid"
         self.roles = [role for role in SERVERS if host and role in host.roles]
+        self.solr = None
         self.supervised = bool(supervised or self.roles)
 
-    def start(self, password):
-        """Bring up what is not up. `password` is the database's. Raises Refused when a port is
-        taken, Failed when something does not come up in time."""
+    def start(self, password, solr=None):
+        """Bring up what is not up. `password` is the database's, `solr` a launcher.Solr; without
+        one its Solr is left out. Raises Refused when a port is taken, Failed when something does
+        not come up in time."""
+        self.solr = solr if "solr" in self.roles else None
+        self.roles = [role for role in self.roles if role != "solr" or self.solr]
         self.end_orphans()
         self.check_ports()
         self.make_home()
@@ -156,6 +161,9 @@ class Loopback:
     def prepare_servers(self, password):
         for role in self.roles:
             self.render(f"{role}.conf", self.home / f"supervisor/servers.d/{role}.conf")
+        if self.solr:
+            (self.home / "solr-home").mkdir(exist_ok=True)
+            self.render("solr/solr.xml", self.home / "solr-home/solr.xml")
         if "db" in self.roles:
             machine.make_database(machine.resolved(self.data) / "db", DATABASE, password)
 
@@ -170,6 +178,7 @@ class Loopback:
             environment=assignments(self.environment),
             mark=self.mark,
             login=machine.login(),
+            solr=self.solr,
             servers_user=machine.servers_user().pw_name,
             program=machine.find_program,
             wanted=self.wanted,
@@ -214,7 +223,7 @@ class Loopback:
                 self.call("startProcess", role, False)
         for role in wanted:
             log = self.home / f"logs/{role}.log"
-            self.wait(role, lambda role=role: self.serves(role), self.supervisord, log)
+            self.wait(role, lambda role=role: self.serves(role), self.supervisord, log, PATIENCE)
 
     def serves(self, role):
         state = self.programs().get(role)

@@ -34,6 +34,7 @@ SERVERS = {  # by the role that needs it
     "memcached": Server("memcached", "memcached", 11211),
     "redis": Server("redis-server", "redis-server", 6379),
     "db": Server("postgres", "postgresql", 5432),
+    "solr": Server("java", "default-jdk-headless", 8983),
 }
 
 
@@ -48,11 +49,16 @@ def check_programs(roles):
     """NotInstalled, naming all that hosts with these roles need and this machine lacks."""
     wanted = [SSHD, Server("ssh-keygen", "openssh-client", 0)]
     wanted += [server for role, server in SERVERS.items() if role in roles]
+    check_there("the sandbox", wanted)
+
+
+def check_there(who, wanted):
+    """NotInstalled, naming all of the `wanted` programs that this machine lacks."""
     missing = [server for server in wanted if not find_program(server.program)]
     if missing:
         names = ", ".join(server.program for server in missing)
         packages = " ".join(dict.fromkeys(server.package for server in missing))
-        raise NotInstalled(f"the sandbox needs {names}: sudo apt-get install -y {packages}")
+        raise NotInstalled(f"{who} needs {names}: sudo apt-get install -y {packages}")
 
 
 def servers_user():

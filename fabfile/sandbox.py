@@ -9,9 +9,9 @@ import shutil
 from contextlib import contextmanager
 from pathlib import Path
 
-from . import machine
+from . import launcher, machine
 from .env import env
-from .errors import Failed, Locked, Refused
+from .errors import Failed, Locked, NotInstalled, Refused
 from .fleet import once
 from .loopback import Loopback
 from .shell import line
@@ -29,11 +29,26 @@ def sandbox_up(fleet):
         return fleet.map(Loopback.start, step="start sshd and the servers of its roles")
     with alone(root):
         password = prepare(root)
-        outcomes = fleet.map(lambda host: loopback(root, host).start(password), step="start")
+        solr, missing = ready_solr(fleet)
+        outcomes = fleet.map(lambda host: loopback(root, host).start(password, solr), step="start")
         write_ssh_files(root, fleet.inventory.hosts)
     outcomes.check()
     show(fleet, root)
     fleet.say(line("try: ssh -F {} {}", root / "ssh_config", fleet.hosts[0].private_dns))
+    if missing:
+        raise missing
+
+
+def ready_solr(fleet):
+    """The launcher.Solr that hosts with that role get, or None; and the NotInstalled for which
+    they have to do without, told at the end: all others are up."""
+    if not fleet.having("solr").hosts:
+        return None, None
+    try:
+        hosts = [host for host in fleet.inventory.hosts if "solr" in host.roles]
+        return launcher.ready(hosts, fleet.say), None
+    except NotInstalled as stop:
+        return None, NotInstalled(f"all is up but Solr. {stop}")
 
 
 @once(everything=True)
@@ -80,7 +95,7 @@ def check(root, hosts):
                 f"{host.name}: {host.user} cannot log in to a sandbox started by "
                 f"{machine.login()}; leave out its user"
             )
-    machine.check_programs({role for host in hosts for role in host.roles})
+    machine.check_programs({role for host in hosts for role in host.roles} - {"solr"})
 
 
 def is_loopback(address):

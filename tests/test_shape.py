@@ -14,6 +14,7 @@ ROWS = (
     {"env"},
     {"ssh", "progress", "processes", "delta", "templates"},
     {"fleet", "machine"},
+    {"launcher"},
     {"artifact", "release", "services", "prove", "loopback"},
     {"application", "lock", "stage"},
     {"adopt", "deploy", "hosts", "reports", "nginx", "cache", "celery", "sandbox"},
@@ -56,7 +57,7 @@ def test_single_owners(pattern, owner):
 
 def test_only_the_sandbox_knows_of_it():
     for path in FABFILE.glob("*.py"):
-        if path.stem not in ("sandbox", "loopback", "machine", "processes", "__init__"):
+        if path.stem not in ("sandbox", "loopback", "launcher", "machine", "processes", "__init__"):
             assert "sandbox" not in path.read_text(), path
 
 
