@@ -92,6 +92,16 @@ class Nginx:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Solr:
+    """`solr:` the cores rendered from templates/solr, and where a Solr has them."""
+
+    deploy_to: str = "solr"
+    home: str = "solr-home"
+    port: int = 8983
+    poll: str = "00:00:05"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Cache:
     """`cache:` memcached as the operator reaches it."""
 
@@ -125,6 +135,7 @@ SECTIONS = {
     "fleet": FleetSettings,
     "prove": Prove,
     "nginx": Nginx,
+    "solr": Solr,
     "cache": Cache,
     "celery": Celery,
     "inventory": Refresh,

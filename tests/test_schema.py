@@ -1,0 +1,67 @@
+"""Schemas compared: what needs a new index is named, what does not is let through."""
+
+import pytest
+
+from fabfile import cores
+from fabfile.errors import Usage
+from fabfile.schema import Schema, differences
+
+TEXT = (cores.FOLDER / "conference/conf/schema.xml").read_text()
+
+
+def reasons(old, new, text=TEXT):
+    """The differences that one replacement makes."""
+    assert old in text
+    return list(differences(Schema(text), Schema(text.replace(old, new))))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ('name="city" type="string"', 'name="city" type="text_en"',
+         ["field city: its type was string and is text_en"]),
+        ('<field name="ends" type="date" indexed="true" stored="true" multiValued="false"/>', "",
+         ["field ends: it was removed"]),
+        ('minGramSize="3"', 'minGramSize="2"',
+         ["field *_n: the analyzer of its type ngram changed"]),
+        ('class="solr.DoublePointField"', 'class="solr.FloatPointField"',
+         ["field *_f: the definition of its type float changed"]),
+        ('name="speaker" type="text_en" indexed="true" stored="true"',
+         'name="speaker" type="text_en" indexed="true" stored="false"',
+         ["field speaker: stored was true and is false"]),
+        ("<uniqueKey>id<", "<uniqueKey>django_id<", ["the unique key was id and is django_id"]),
+        ("<!-- Conf", '<field name="slug_s" type="text_en" indexed="true" stored="true"/><!-- Conf',
+         ["field slug_s: its type was string and is text_en"]),
+    ],
+    ids=["type", "removed", "analyzer", "class", "stored", "key", "out of a pattern"],
+)
+def test_what_needs_a_new_index_is_named(old, new, expected):
+    assert reasons(old, new) == expected
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("<!-- Conf", '<field name="about" type="text_en" indexed="true" stored="true"/><!-- Conf'),
+        ('<analyzer type="query">', '<analyzer type="query"><charFilter class="solr.X"/>'),
+        ("<!-- Conferences", "<!-- Meetings"),
+        ('type="float"', 'type="double"'),
+    ],
+    ids=["added", "query analyzer", "comment", "pattern of a renamed type"],
+)
+def test_what_does_not_is_let_through(old, new):
+    text = TEXT.replace('<fieldType name="float"', '<fieldType name="double" '
+                        'class="solr.DoublePointField" docValues="true"/><fieldType name="float"')
+    assert reasons(old, new, text) == []
+
+
+def test_the_sample_has_a_field_of_each_type():
+    schema, sample = Schema(TEXT), Schema(TEXT).sample()
+    assert sample["id"] == "1"
+    assert {schema.find(name).get("type") for name in sample} == set(schema.types)
+    assert sample["starts"] == "2026-11-24T08:30:00Z"
+
+
+def test_what_is_no_xml_is_named_with_its_line():
+    with pytest.raises(Usage, match=r"templates/x: .*line 2"):
+        Schema("<schema>\n</wrong>", "templates/x")
