@@ -11,16 +11,17 @@ from tests.conftest import ROOT
 FABFILE = ROOT / "fabfile"
 ROWS = (
     {"errors", "shell", "run", "reply"},
-    {"env"},
+    {"env", "schema"},
     {"ssh", "progress", "processes", "delta", "templates"},
     {"fleet", "machine"},
     {"launcher"},
-    {"artifact", "release", "services", "prove", "loopback"},
-    {"application", "lock", "stage"},
-    {"adopt", "deploy", "hosts", "reports", "nginx", "cache", "celery", "sandbox"},
+    {"artifact", "release", "services", "prove", "loopback", "cores"},
+    {"application", "lock", "stage", "solr_hosts"},
+    {"adopt", "deploy", "hosts", "reports", "nginx", "cache", "celery", "sandbox", "solr",
+     "solr_reports"},
     {"cli"},
 )
-APART = ("__init__", "probe", "probe_celery")
+APART = ("__init__", "probe", "probe_celery", "probe_solr")
 ROW = {module: number for number, row in enumerate(ROWS) for module in row}
 MODULES = sorted(p.stem for p in FABFILE.glob("*.py") if p.stem not in APART)
 
@@ -51,7 +52,7 @@ def test_a_module_imports_only_rows_above_it(module):
 )
 def test_single_owners(pattern, owner):
     users = {p.name for p in FABFILE.glob("*.py") if re.search(pattern, p.read_text())}
-    on_hosts = {"probe.py", "probe_celery.py"}  # programs of their own
+    on_hosts = {"probe.py", "probe_celery.py", "probe_solr.py"}  # programs of their own
     assert users - on_hosts <= {owner}
 
 

@@ -1,0 +1,63 @@
+"""What is asked of the Solrs of a fleet, and done to their cores: each by its own host, with
+probe_solr.py, so that Solr need answer to nobody else."""
+
+import json
+from pathlib import Path
+
+from . import cores
+from .env import env
+from .errors import Failed
+from .fleet import called
+from .shell import line
+
+PROBE = Path(__file__).with_name("probe_solr.py").read_bytes()
+PATIENCE = 60  # seconds that a slave may take to fetch what its master has
+
+
+def ask(fleet, verb, values=None, *, step=""):
+    """One verb of the probe on each host; `values` is a mapping or host → mapping. Outcomes, with
+    the probe's answer in `value`.
+    """
+    def command(host):
+        request = json.dumps(question(host, verb) | (called(values, host) or {}))
+        return line("{} - {}", env.deploy.python, request)
+
+    outcomes = fleet.run(command, step=step, stdin=PROBE)
+    for outcome in outcomes.values():
+        outcome.value = json.loads(outcome.stdout) if outcome.ok and outcome.stdout else {}
+    return outcomes
+
+
+def question(host, verb):
+    """What every request has."""
+    solr = env.solr
+    return {"verb": verb, "address": host.private_dns, "port": solr.port, "home": solr.home,
+            "deploy_to": solr.deploy_to}
+
+
+def following(host):
+    """The command by which a host's Solr takes what `current` names, with nobody there to ask."""
+    return line("cd && {} -c {} {}", env.deploy.python, PROBE.decode(),
+                json.dumps(question(host, "follow")))
+
+
+def heard(outcomes, key):
+    """host → what the probe said of `key`, once nobody failed."""
+    return {host: outcome.value.get(key, {}) for host, outcome in outcomes.check().items()}
+
+
+def compare(fleet):
+    """Slaves fetch what their master has, and have the same. Failed, naming them, if not."""
+    master = cores.master(fleet.inventory.hosts)
+    had = heard(ask(fleet.only([master]), "check", step="ask"), "cores")[master]
+    slaves = fleet.having(cores.SLAVE)
+    values = {"masters": had, "deadline": PATIENCE}
+    has = heard(ask(slaves, "fetch", values, step="replicate"), "cores")
+    wrong = [
+        f"{host.name}: core {core} has {own['documents']} documents, "
+        f"{master.name} has {had[core]['documents']} of the same commit"
+        for host, found in has.items() for core, own in found.items()
+        if own["version"] == had[core]["version"] and own["documents"] != had[core]["documents"]
+    ]
+    if wrong:
+        raise Failed("\n".join(wrong))
