@@ -90,8 +90,7 @@ class Host:
 
     def ours(self):
         """The cores of Solr's home whose conf is a link to `current`, be it there or not."""
-        links = self.home.glob("*/conf")
-        return {link.parent.name for link in links if self.is_ours(link)}
+        return {place.name for place in self.home.iterdir() if self.is_ours(place / "conf")}
 
     def is_ours(self, link):
         return link.is_symlink() and os.readlink(link).startswith(f"{self.current}/")

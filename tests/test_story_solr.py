@@ -1,0 +1,400 @@
+"""The search fleet for real, in the order a team lives it: each test goes on from the last."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from fabfile import launcher
+from fabfile.errors import NotInstalled
+from tests.conftest import BIN, ROOT, Team, inventory_of
+
+HOSTS = (
+    ("lb1", ["nginx"]),
+    ("solr1", ["solr", "solr_master"]),
+    ("solr2", ["solr", "solr_slave"]),
+    ("solr3", ["solr", "solr_slave"]),
+    ("web1", ["web"]),
+)
+LB, SOLR1, SOLR2, SOLR3 = (f"http://127.0.81.{number}:8983/solr" for number in range(1, 5))
+CONFIG, SCHEMA = "solrconfig.xml.j2", "schema.xml"
+DOCUMENTS = 200
+pytestmark = pytest.mark.story
+
+
+class Fork(Team):
+    """A team with a fork of its own, whose templates it may change."""
+
+    def __init__(self, inventory, folder):
+        super().__init__(inventory)
+        self.folder = folder
+        for name in ("fabfile", "templates", "sandbox"):
+            shutil.copytree(ROOT / name, folder / name)
+        for name in ("fabric.yml", "inventory.py"):
+            shutil.copy(ROOT / name, folder / name)
+
+    def start(self, *words, **kwargs):
+        return subprocess.Popen(
+            [BIN / "fab", "-I", self.inventory, *map(str, words)], cwd=self.folder, env=self.env,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            **kwargs,
+        )
+
+    def home(self, name):
+        return self.inventory.parent / ".sandbox/hosts" / name
+
+    def ctl(self, name, *words):
+        """supervisorctl on a host."""
+        config = self.home(name) / "supervisord.conf"
+        return subprocess.run([BIN / "supervisorctl", "-c", config, *words], capture_output=True,
+                              text=True, timeout=60).stdout
+
+    def kill(self, name):
+        """kill -9 of a Solr, which is kept from coming back."""
+        pid = int(self.ctl(name, "pid", "solr"))
+        self.ctl(name, "signal", "KILL", "solr")
+        self.ctl(name, "stop", "solr")
+        assert not Path(f"/proc/{pid}").exists()
+
+    def status(self, code=0):
+        """host → its row of solr_status."""
+        output = self.fab("--json", "solr_status", code=code)
+        tables = [json.loads(line) for line in output.splitlines() if '"table"' in line]
+        return {row["host"]: row for row in tables[0]["rows"]}
+
+
+class changed:
+    """A file of the core's templates, for a while: `old` replaced by `new`."""
+
+    def __init__(self, team, name, old, new):
+        self.path = team.folder / "templates/solr/conference/conf" / name
+        self.old, self.new = old, new
+
+    def __enter__(self):
+        self.text = self.path.read_text()
+        assert self.old in self.text
+        self.path.write_text(self.text.replace(self.old, self.new))
+
+    def __exit__(self, *exc):
+        self.path.write_text(self.text)
+
+
+@pytest.fixture(scope="module")
+def team(tmp_path_factory):
+    try:
+        launcher.ready((), print)
+    except NotInstalled as stop:
+        pytest.skip(str(stop))
+    inventory = inventory_of(HOSTS, "127.0.81", tmp_path_factory.mktemp("solr") / "servers.json")
+    team = Fork(inventory, tmp_path_factory.mktemp("fork"))
+    try:
+        team.fab("sandbox_up")
+        yield team
+    finally:
+        team.fab("sandbox_down")
+
+
+def ask(url, data=None, kind="text/xml"):
+    """Status and text of an answer."""
+    request = urllib.request.Request(url, data and data.encode(), {"Content-Type": kind})
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def add(numbers, commit=True, base=LB):
+    """Indexes documents as pysolr does."""
+    documents = "".join(
+        f'<doc><field name="id">directory.session.{n}</field><field name="title">Talk {n}</field>'
+        f'<field name="text">running conferences, talk {n}</field></doc>' for n in numbers)
+    url = f"{base}/conference/update/?commit={'true' if commit else 'false'}"
+    return ask(url, f"<add>{documents}</add>")
+
+
+def count(base=LB, query="text:conference"):
+    """How many documents a search finds."""
+    status, text = ask(f"{base}/conference/select/?{urllib.parse.urlencode({'q': query})}")
+    assert status == 200, text
+    return json.loads(text)["response"]["numFound"]
+
+
+def in_sync(team, seconds=20):
+    """solr_status once it has nothing to complain of."""
+    deadline = time.monotonic() + seconds
+    while team.start("solr_status").wait() and time.monotonic() < deadline:
+        time.sleep(0.5)
+    return team.status()
+
+
+class Searchers:
+    """Searches through the load balancer, each of which must find all documents."""
+
+    def __init__(self, documents=DOCUMENTS):
+        self.documents, self.count, self.failures = documents, 0, []
+
+    def __enter__(self):
+        self.stop = threading.Event()
+        self.threads = [threading.Thread(target=self._search) for _ in range(2)]
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def _search(self):
+        while not self.stop.is_set():
+            self.count += 1
+            try:
+                found = count(query="text:conference")
+                if found != self.documents:
+                    self.failures.append(f"{time.strftime('%T')} found {found}")
+            except (OSError, AssertionError) as error:
+                self.failures.append(f"{time.strftime('%T')} {error}")
+            time.sleep(0.01)
+
+    def __exit__(self, *exc):
+        self.stop.set()
+        for thread in self.threads:
+            thread.join()
+        print(f"{self.count} searches, {len(self.failures)} failed")
+
+
+def releases(team):
+    """host → the release that its Solr has."""
+    return {host: row["release"] for host, row in team.status().items()}
+
+
+def leftovers(team):
+    return [path.name for host in ("solr1", "solr2", "solr3")
+            for path in (team.home(host) / "solr-home").glob("scratch*")]
+
+
+def test_before_a_deploy_there_is_nothing_to_report(team):
+    assert "no core yet: fab deploy_solr" in team.fab("solr_status", code=1)
+
+
+def test_the_first_deploy_makes_the_core_everywhere(team):
+    team.fab("deploy_solr", "deploy_nginx")
+    rows = team.status()
+    assert {row["release"] for row in rows.values()} != {"-"}
+    assert {host: row["is"] for host, row in rows.items()} == {
+        "solr1": "master", "solr2": "slave", "solr3": "slave"}
+    assert leftovers(team) == []
+
+
+def test_what_is_written_through_nginx_is_found_through_nginx(team):
+    assert add(range(DOCUMENTS))[0] == 200
+    rows = in_sync(team)
+    assert {row["documents"] for row in rows.values()} == {str(DOCUMENTS)}
+    assert count() == DOCUMENTS
+    long = "text:conference OR " + " OR ".join(f"id:x{n}" for n in range(300))
+    status, text = ask(f"{LB}/conference/select/", urllib.parse.urlencode({"q": long}),
+                       "application/x-www-form-urlencoded")
+    assert (status, json.loads(text)["response"]["numFound"]) == (200, DOCUMENTS)
+    log = (team.home("lb1") / "logs/nginx-search.log").read_text()
+    reads = [line for line in log.splitlines() if "/select" in line]
+    assert reads and not any("127.0.81.2:8983" in line for line in reads)
+
+
+@pytest.mark.parametrize("path", ["/update", "/update/", "/update/json", "/update/json/docs",
+                                  "/update/csv", "/update;a=b", "/select?qt=/update"])
+def test_a_slave_takes_no_update(team, path):
+    document = '<add><doc><field name="id">intruder</field></doc></add>'
+    status, _ = ask(f"{SOLR2}/conference{path}", document)
+    ask(f"{SOLR2}/conference/update?commit=true", "<commit/>")
+    assert status in (400, 404)
+    assert count(SOLR2, "id:intruder") == 0
+
+
+@pytest.mark.parametrize("path", ["admin/cores", "conference/replication?command=details",
+                                  "conference/config", "conference/schema", "conference/export",
+                                  "scratch.conference/select", "conference/select?shards=a:1/solr"])
+def test_nginx_lets_nothing_else_through(team, path):
+    assert ask(f"{LB}/{path}")[0] == 403
+
+
+def test_good_configurations_are_deployed_and_rolled_back_without_a_failed_search(team):
+    first = releases(team)
+    field = '<field name="about" type="text_en" indexed="true" stored="true"/>'
+    with Searchers() as searchers:
+        with changed(team, SCHEMA, "<!-- Conferences", f"{field}<!-- Conferences"):
+            team.fab("deploy_solr")
+        second = releases(team)
+        team.fab("rollback_solr")
+        assert releases(team) == first
+        team.fab("rollback_solr", "--to", second["solr1"])
+        assert releases(team) == second
+        team.fab("rollback_solr")  # now without the field, which a deploy would have to refuse
+        team.fab("deploy_solr")
+    assert searchers.failures == []
+    assert searchers.count > 100
+
+
+def test_a_class_that_is_not_there_is_found_before_anything_is_switched(team):
+    before = releases(team)
+    with changed(team, CONFIG, "solr.MoreLikeThisHandler", "solr.Nowhere"), \
+            Searchers() as searchers:
+        output = team.fab("deploy_solr", code=1)
+    assert "solr3: core conference: " in output and "solr.Nowhere" in output
+    assert searchers.failures == []
+    assert releases(team) == before
+    assert leftovers(team) == []
+
+
+def test_what_fails_only_once_it_is_live_goes_back_everywhere(team):
+    before = releases(team)
+    handler = '<requestHandler name="/late" class="${update.handler:solr.Nowhere}"/>'
+    with changed(team, CONFIG, "</config>", f"{handler}</config>"), Searchers() as searchers:
+        output = team.fab("deploy_solr", code=7)
+    assert "the old cores are back" in output
+    assert searchers.failures == []
+    assert releases(team) == before
+
+
+def test_a_schema_that_needs_a_new_index_is_refused_field_by_field(team):
+    before = releases(team)
+    with changed(team, SCHEMA, 'name="city" type="string"', 'name="city" type="text_en"'):
+        output = team.fab("deploy_solr", code=6)
+    assert "core conference: field city: its type was string and is text_en" in output
+    assert releases(team) == before
+
+
+def test_a_killed_run_leaves_cores_that_serve_and_nothing_else(team):
+    moments = random.Random(2011)
+    with Searchers() as searchers:
+        for _ in range(4):
+            run = team.start("deploy_solr")
+            time.sleep(moments.uniform(0.8, 5))
+            run.kill()
+            run.communicate()
+        time.sleep(1)
+        team.fab("deploy_solr")
+    assert searchers.failures == []
+    assert len(set(releases(team).values())) == 1
+    assert leftovers(team) == []
+
+
+def test_a_new_folder_is_a_new_core_and_goes_with_a_rollback(team):
+    folder = team.folder / "templates/solr"
+    shutil.copytree(folder / "conference", folder / "people")
+    try:
+        team.fab("deploy_solr")
+        assert ask(f"{LB}/people/select?q=*:*")[0] == 200
+        team.fab("rollback_solr")
+        assert ask(f"{LB}/people/select?q=*:*")[0] == 404
+        assert count() == DOCUMENTS
+    finally:
+        shutil.rmtree(folder / "people")
+
+
+def test_an_edited_file_shows_as_drift_and_is_healed(team):
+    path = team.home("solr2") / "solr/current/conference/conf/schema.xml"
+    text = path.read_text()
+    path.unlink()
+    path.write_text(text + "<!-- by hand -->")
+    assert team.status(code=1)["solr2"]["drift"] == "edited: conference/conf/schema.xml"
+    team.fab("deploy_solr")
+    assert team.status()["solr2"]["drift"] == "-"
+
+
+def test_a_host_that_was_down_shows_as_drift_and_is_healed(team):
+    team.ctl("solr3", "stop", "solr")
+    assert "solr3: Solr at 127.0.81.4:8983" in team.fab("deploy_solr", code=1)
+    team.fab("-x", "solr3", "deploy_solr")
+    team.ctl("solr3", "start", "solr")
+    wait_for(SOLR3)
+    assert team.status(code=1)["solr3"]["drift"] == "another release"
+    team.fab("-H", "solr3", "deploy_solr")
+    team.fab("deploy_solr")
+    assert len(set(releases(team).values())) == 1
+
+
+def wait_for(base, seconds=40):
+    """Until a Solr answers."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return count(base)
+        except (OSError, AssertionError):
+            assert time.monotonic() < deadline
+            time.sleep(0.3)
+
+
+def test_a_core_that_does_not_load_at_start_is_named_and_healed(team):
+    conf = team.home("solr2") / "solr/current/conference/conf/solrconfig.xml"
+    text = conf.read_text()
+    conf.unlink()
+    conf.write_text(text.replace("solr.SearchHandler", "solr.Nowhere"))
+    team.ctl("solr2", "restart", "solr")
+    assert "solr.Nowhere" in team.status(code=1)["solr2"]["error"]
+    team.fab("deploy_solr")
+    assert count(SOLR2) == DOCUMENTS
+
+
+def test_lag_appears_and_vanishes(team):
+    ask(f"{SOLR2}/conference/replication?command=disablepoll")
+    add(range(DOCUMENTS, DOCUMENTS + 5))
+    row = team.status(code=1)["solr2"]
+    assert (row["polls"], row["behind"]) == ("no", "1")
+    ask(f"{SOLR2}/conference/replication?command=enablepoll")
+    assert in_sync(team)["solr2"]["documents"] == str(DOCUMENTS + 5)
+
+
+def test_sigterm_closes_the_index(team):
+    add(["late"], commit=False)
+    team.ctl("solr1", "restart", "solr")
+    wait_for(SOLR1)
+    assert count(SOLR1, "id:directory.session.late") == 1
+    in_sync(team)
+
+
+def test_reads_go_on_without_a_slave_and_without_the_master(team):
+    expected = count()
+    with Searchers(expected) as searchers:
+        team.kill("solr2")
+        while searchers.count < 500:
+            time.sleep(0.1)
+        team.kill("solr1")
+        killed = searchers.count
+        while searchers.count < killed + 500:
+            time.sleep(0.1)
+        assert add(["lost"])[0] == 502
+    assert searchers.failures == []
+    log = (team.home("lb1") / "logs/nginx-search.log").read_text()
+    write = [line for line in log.splitlines() if "/update" in line][-1]
+    assert write.endswith("upstream 127.0.81.2:8983 502 0.000 s") or "127.0.81.2:8983 502" in write
+    assert "its master does not answer" in team.status(code=1)["solr3"]["error"]
+    team.fab("sandbox_up")
+    in_sync(team)
+
+
+def test_a_solr_that_cannot_start_says_why(team):
+    team.ctl("solr3", "stop", "solr")
+    broken = team.home("solr3") / "solr-home/security.json"
+    broken.write_text("{ no json")
+    try:
+        output = team.fab("sandbox_up", code=1)
+    finally:
+        broken.unlink()
+    assert "solr3: solr on 127.0.81.4 did not come up" in output
+    assert "Solr did not start: " in output
+    team.fab("sandbox_up")
+    wait_for(SOLR3)
+
+
+def test_nothing_is_left(team):
+    pids = [int(team.ctl(name, "pid", "solr")) for name in ("solr1", "solr2", "solr3")]
+    team.fab("sandbox_down")
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, signal.SIG_DFL)
