@@ -8,9 +8,19 @@ from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
-from . import artifact, services, templates
-from .env import env
-from .errors import Failed, Fenced, Interrupted, NotInstalled, Refused, Reverted, Stop, Stranded
+from . import artifact, cores, corpus, nginx_proof, services, templates
+from .env import ROOT, env
+from .errors import (
+    Failed,
+    Fenced,
+    Interrupted,
+    NotInstalled,
+    Refused,
+    Reverted,
+    Stop,
+    Stranded,
+    Usage,
+)
 from .fleet import once
 from .lock import locked
 from .prove import prove_url
@@ -19,6 +29,7 @@ from .shell import line
 
 on_nginx = {"roles": ["nginx"]}
 HERE = "127.0.0.1"
+CORPUS = ROOT / "templates/nginx/search.corpus"
 
 
 def render(host, hosts):
@@ -118,6 +129,20 @@ def tested(prefix):
     except subprocess.TimeoutExpired:
         return "nginx -t took more than a minute: does it look up a name that nobody answers for?"
     return done.stderr.strip() if done.returncode else ""
+
+
+@once(**on_nginx)
+def prove_nginx(fleet):
+    """Prove, with a real nginx and stubs, that no request reaches a Solr that it is not for."""
+    hosts = fleet.inventory.hosts
+    solrs = [(host, cores.role(host)) for host in hosts if "solr" in host.roles]
+    if not solrs:
+        raise Usage("prove_nginx: servers.json has no Solr to prove anything of")
+    requests = corpus.read(CORPUS.read_text(), "templates/nginx/search.corpus")
+    for host in fleet.hosts:
+        found = nginx_proof.prove(render(host, hosts), solrs, env.solr.port, requests, fleet.say)
+    fleet.table("", ("request", "reaches"), [
+        (request.line, corpus.reached(heard)) for request, heard in found])
 
 
 @once(**on_nginx)
