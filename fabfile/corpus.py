@@ -88,11 +88,11 @@ def is_refused(query):
 
 
 def judge(sent, heard, modes):
-    """What is wrong with whom a Request reached, in sentences. `heard` are pairs (role, request
-    line) in order, `modes` pairs (role, mode) of all Solrs, up being the one of those that live.
+    """What is wrong with whom a Request reached, in sentences. `heard` are (role, mode, request
+    line) in order, `modes` pairs (role, mode) of all Solrs, up being the mode of those that live.
     """
     slave_lives = ("slave", "up") in modes
-    for role, line in heard:
+    for role, _, line in heard:
         means = meaning(line)
         if means == "nobody":
             yield f"reached a {role}: {line}"
@@ -100,20 +100,25 @@ def judge(sent, heard, modes):
             yield f"a write reached a slave: {line}"
         elif means == "read" and role == "master" and slave_lives:
             yield f"a read needed the master: {line}"
-    if [meaning(line) for _, line in heard].count("write") > 1:
+    if [meaning(line) for *_, line in heard].count("write") > 1:
         yield "a write was sent more than once"
     if sent.who in WHO and reached(heard) != expected(sent.who, modes):
         yield f"is for {expected(sent.who, modes)}, reached {reached(heard)}"
 
 
 def expected(who, modes):
-    """The role that has to be reached last. A write is sent to a master that is not dead, once."""
+    """Who has to be reached last: a read one that lives, a write the master, whatever its mode."""
     if who == "read":
         return next((role for role in ("slave", "master") if (role, "up") in modes), "nobody")
-    there = who == "write" and ("master", "dead") not in modes
-    return "master" if there else "nobody"
+    mode = dict(modes)["master"] if who == "write" else "dead"
+    return "nobody" if mode == "dead" else called("master", mode)
 
 
 def reached(heard):
-    """The role that was reached last."""
-    return heard[-1][0] if heard else "nobody"
+    """Who was reached last."""
+    return called(*heard[-1][:2]) if heard else "nobody"
+
+
+def called(role, mode):
+    """A role, with what is the matter with it."""
+    return role if mode == "up" else f"{role} ({mode})"

@@ -51,7 +51,7 @@ class Stub:
 
     def answer(self, line, out):
         """Records the request line, and answers as the mode has it."""
-        self.heard.append((self.role, line))
+        self.heard.append((self.role, self.mode, line))
         if self.mode == "hanging":
             time.sleep(2 * SOON)
         status = "503 Service Unavailable" if self.mode == "503" else "200 OK"
@@ -70,7 +70,7 @@ class Front:
         self.prefix, self.stubs, self.heard = prefix, stubs, heard
 
     def fire(self, request):
-        """The pairs (role, request line) that one request came to, once it was answered."""
+        """What one request came to, once it was answered: (role, mode, request line) of each."""
         self.heard.clear()
         with socket.socket(socket.AF_UNIX) as link:
             link.settimeout(10)
