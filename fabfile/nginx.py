@@ -1,5 +1,6 @@
 """nginx: rendered from servers.json, checked, deployed as a release of its own."""
 
+import difflib
 import os
 import re
 import subprocess
@@ -59,12 +60,36 @@ def fingerprint(host, hosts):
     return sha256(joined.encode()).hexdigest()[:16]
 
 
-@once(**on_nginx, help={"out": "The folder to write to: one folder in it for each host."})
-def render_nginx(fleet, out="build/nginx"):
+@once(**on_nginx, help={
+    "out": "The folder to write to: one folder in it for each host.",
+    "check": "Let nginx check what was rendered.",
+    "diff": "Write nothing; show how this folder differs, and exit with 1 if it does.",
+})
+def render_nginx(fleet, out="build/nginx", check=False, diff=""):
     """Render the configuration of each nginx host from servers.json; reaches no host."""
+    if diff:
+        return show_differences(fleet, Path(diff))
     for host in fleet.hosts:
         write(Path(out, host.name), render(host, fleet.inventory.hosts))
         fleet.say(f"rendered   {Path(out, host.name)}", host)
+    if check:
+        check_all(fleet)
+
+
+def show_differences(fleet, folder):
+    """What would change in a folder that was rendered before. Failed if anything would."""
+    changed = False
+    for host in fleet.hosts:
+        new, place = render(host, fleet.inventory.hosts), folder / host.name
+        old = {str(path.relative_to(place)): path.read_text()
+               for path in place.rglob("*") if path.is_file()}
+        for name in sorted(old | new):
+            lines = [files.get(name, "").splitlines() for files in (old, new)]
+            for text in difflib.unified_diff(*lines, f"{place}/{name}", name, lineterm=""):
+                fleet.say(text)
+        changed = changed or old != new
+    if changed:
+        raise Failed(f"{folder} is not what servers.json and the templates give now")
 
 
 def write(folder, files):
@@ -77,10 +102,10 @@ def write(folder, files):
 @once(**on_nginx)
 def check_nginx(fleet):
     """Let nginx itself check the rendered configuration, here, in a scratch folder."""
-    check(fleet)
+    check_all(fleet)
 
 
-def check(fleet):
+def check_all(fleet):
     """`nginx -t` for each host. Failed, with nginx's own file and line, if one is wrong."""
     for host in fleet.hosts:
         said = complaint(host, fleet.inventory.hosts)

@@ -10,13 +10,14 @@ import subprocess
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .corpus import judge
 from .errors import Failed, NotInstalled
 
-SOON = 0.5  # seconds that stand for a time-out, so that a proof does not take minutes
+SOON = 1  # seconds that stand for a time-out, so that a proof does not take minutes
 ANSWER = "HTTP/1.1 {}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 MODES = ("dead", "hanging", "503")
 
@@ -73,7 +74,7 @@ class Front:
         """What one request came to, once it was answered: (role, mode, request line) of each."""
         self.heard.clear()
         with socket.socket(socket.AF_UNIX) as link:
-            link.settimeout(10)
+            link.settimeout(20)
             link.connect(f"{self.prefix}/run/search.sock")
             link.sendall(request.encoded())
             while link.recv(65536):
@@ -158,18 +159,26 @@ def scenarios(solrs):
 
 
 def prove(files, solrs, port, requests, say):
-    """Fires all requests in each scenario; pairs (request, what it reached) with all up.
+    """Fires all requests in each scenario; pairs (request, what it came to) with all up.
 
     Failed with all that is wrong, scenario by scenario.
     """
-    wrong, found = [], {}
-    for title, modes in scenarios(solrs):
-        with front(files, solrs, port, modes) as one:
-            found[title] = [(request, one.fire(request)) for request in requests]
-            problems = [f"{title}: {request.line}: {problem}" for request, heard in found[title]
-                        for problem in judge(request, heard, one.modes())]
-        say(f"{title:<15} {len(requests)} requests, {len(problems)} wrong")
-        wrong += problems
+    def run(scenario):
+        with front(files, solrs, port, scenario[1]) as one:
+            return [(request, one.fire(request), one.modes()) for request in requests]
+
+    titles = [title for title, _ in scenarios(solrs)]
+    with ThreadPoolExecutor(4) as pool:  # they wait, more than they work
+        found = dict(zip(titles, pool.map(run, scenarios(solrs)), strict=True))
+    wrong = [problem for title in titles for problem in summed_up(title, found[title], say)]
     if wrong:
         raise Failed("\n".join(wrong))
-    return found["all up"]
+    return [(request, heard) for request, heard, _ in found[titles[0]]]
+
+
+def summed_up(title, answers, say):
+    """What is wrong in one scenario, and a line about it."""
+    wrong = [f"{title}: {request.line}: {problem}" for request, heard, modes in answers
+             for problem in judge(request, heard, modes)]
+    say(f"{title:<15} {len(answers)} requests, {len(wrong)} wrong")
+    return wrong
