@@ -1,5 +1,6 @@
 """nginx: rendered from servers.json, checked, deployed as a release of its own."""
 
+import difflib
 import os
 import re
 import subprocess
@@ -8,9 +9,19 @@ from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
-from . import artifact, services, templates
-from .env import env
-from .errors import Failed, Fenced, Interrupted, NotInstalled, Refused, Reverted, Stop, Stranded
+from . import artifact, cores, corpus, nginx_proof, services, templates
+from .env import ROOT, env
+from .errors import (
+    Failed,
+    Fenced,
+    Interrupted,
+    NotInstalled,
+    Refused,
+    Reverted,
+    Stop,
+    Stranded,
+    Usage,
+)
 from .fleet import once
 from .lock import locked
 from .prove import prove_url
@@ -19,6 +30,7 @@ from .shell import line
 
 on_nginx = {"roles": ["nginx"]}
 HERE = "127.0.0.1"
+CORPUS = ROOT / "templates/nginx/search.corpus"
 
 
 def render(host, hosts):
@@ -48,12 +60,36 @@ def fingerprint(host, hosts):
     return sha256(joined.encode()).hexdigest()[:16]
 
 
-@once(**on_nginx, help={"out": "The folder to write to: one folder in it for each host."})
-def render_nginx(fleet, out="build/nginx"):
+@once(**on_nginx, help={
+    "out": "The folder to write to: one folder in it for each host.",
+    "check": "Let nginx check what was rendered.",
+    "diff": "Write nothing; show how this folder differs, and exit with 1 if it does.",
+})
+def render_nginx(fleet, out="build/nginx", check=False, diff=""):
     """Render the configuration of each nginx host from servers.json; reaches no host."""
+    if diff:
+        return show_differences(fleet, Path(diff))
     for host in fleet.hosts:
         write(Path(out, host.name), render(host, fleet.inventory.hosts))
         fleet.say(f"rendered   {Path(out, host.name)}", host)
+    if check:
+        check_all(fleet)
+
+
+def show_differences(fleet, folder):
+    """What would change in a folder that was rendered before. Failed if anything would."""
+    changed = False
+    for host in fleet.hosts:
+        new, place = render(host, fleet.inventory.hosts), folder / host.name
+        old = {str(path.relative_to(place)): path.read_text()
+               for path in place.rglob("*") if path.is_file()}
+        for name in sorted(old | new):
+            lines = [files.get(name, "").splitlines() for files in (old, new)]
+            for text in difflib.unified_diff(*lines, f"{place}/{name}", name, lineterm=""):
+                fleet.say(text)
+        changed = changed or old != new
+    if changed:
+        raise Failed(f"{folder} is not what servers.json and the templates give now")
 
 
 def write(folder, files):
@@ -66,10 +102,10 @@ def write(folder, files):
 @once(**on_nginx)
 def check_nginx(fleet):
     """Let nginx itself check the rendered configuration, here, in a scratch folder."""
-    check(fleet)
+    check_all(fleet)
 
 
-def check(fleet):
+def check_all(fleet):
     """`nginx -t` for each host. Failed, with nginx's own file and line, if one is wrong."""
     for host in fleet.hosts:
         said = complaint(host, fleet.inventory.hosts)
@@ -118,6 +154,20 @@ def tested(prefix):
     except subprocess.TimeoutExpired:
         return "nginx -t took more than a minute: does it look up a name that nobody answers for?"
     return done.stderr.strip() if done.returncode else ""
+
+
+@once(**on_nginx)
+def prove_nginx(fleet):
+    """Prove, with a real nginx and stubs, that no request reaches a Solr that it is not for."""
+    hosts = fleet.inventory.hosts
+    solrs = [(host, cores.role(host)) for host in hosts if "solr" in host.roles]
+    if not solrs:
+        raise Usage("prove_nginx: servers.json has no Solr to prove anything of")
+    requests = corpus.read(CORPUS.read_text(), "templates/nginx/search.corpus")
+    for host in fleet.hosts:
+        found = nginx_proof.prove(render(host, hosts), solrs, env.solr.port, requests, fleet.say)
+    fleet.table("", ("request", "reaches"), [
+        (request.line, corpus.reached(heard)) for request, heard in found])
 
 
 @once(**on_nginx)
