@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -15,6 +16,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 sys.path.insert(0, str(ROOT))
+# A shell ignores SIGINT for what it starts in the background, and so would every `fab` from here.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # The fleets are on this machine: no proxy knows the way there.
 urllib.request.install_opener(urllib.request.build_opener(urllib.request.ProxyHandler({})))
 
