@@ -349,7 +349,7 @@ def refresh(path: Path, *, force: bool) -> None:
     if losses and not force:
         raise InventoryError(f"{path}: nothing written: {losses}; add --force if that is right", 6)
     if lines:
-        _save(new)
+        save(new)
 
 
 def _ec2_settings(path: Path) -> SimpleNamespace:
@@ -462,7 +462,8 @@ def _brief(host: Host) -> str:
     return " ".join((host.name, _text(host.roles), host.private_dns, host.instance_id))
 
 
-def _save(inventory: Inventory) -> None:
+def save(inventory: Inventory) -> None:
+    """Writes its file, keeping what was there as servers.json.previous. Raises InventoryError."""
     path = inventory.path.resolve()  # a link to the file stays a link
     try:
         if path.exists():

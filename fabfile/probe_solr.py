@@ -236,21 +236,31 @@ def fetch(host, request):
     """Each core has what its master had when it was asked, or newer. core → what it has."""
     deadline = time.monotonic() + request["deadline"]
     for core, master in request["masters"].items():
-        while index(host, core)["version"] < master["version"]:
-            fetch_once(host, core, deadline)
+        same = index(host, core)["version"] == master["version"]
+        while not same:
+            same = fetched(host, core, deadline) and is_abreast(host, core, master, deadline)
     return {"cores": {core: check(host, core) for core in request["masters"]}}
 
 
-def fetch_once(host, core, deadline):
-    """One fetch, waited for. A poll that is at it already is no error before the deadline."""
+def is_abreast(host, core, master, deadline):
+    """Whether a core has the version that its master had. Unwell once it is too late."""
+    if time.monotonic() > deadline:
+        raise Unwell(f"core {core} is still behind its master")
+    return index(host, core)["version"] >= master["version"]
+
+
+def fetched(host, core, deadline):
+    """Whether a fetch, which is waited for, succeeds. Unwell once it is too late for another: a
+    poll may be at it already.
+    """
     try:
         host.solr.get(f"/{core}/replication", command="fetchindex", wait="true")
+        return True
     except Unwell as error:
         if time.monotonic() > deadline:
             raise Unwell(f"core {core} does not replicate: {error}") from None
-    if time.monotonic() > deadline:
-        raise Unwell(f"core {core} is still behind its master")
-    time.sleep(0.2)
+        time.sleep(0.2)
+        return False
 
 
 # ---- reports

@@ -9,7 +9,7 @@ from .fleet import once
 from .lock import locked
 from .release import Releases, facts_of
 from .schema import Schema, differences
-from .solr_hosts import ask, compare, following, heard
+from .solr_hosts import PROBE, ask, compare, following, heard
 
 on_solr = {"roles": ["solr"]}
 
@@ -49,8 +49,9 @@ def rollback_solr(fleet, to=""):
 
 
 def packed(files):
-    """A host's cores as an artifact."""
-    return artifact.from_files({name: text.encode() for name, text in files.items()},
+    """A host's cores, and what lets Solr follow a switch, as an artifact."""
+    contents = {name: text.encode() for name, text in files.items()}
+    return artifact.from_files(contents | {PROBE.name: PROBE.read_bytes()},
                                cache=Path.home() / ".cache/fab/cores")
 
 
@@ -113,7 +114,7 @@ def switch(releases, before, date):
         for role in (cores.SLAVE, cores.MASTER):
             part = releases.on(releases.fleet.having(role))
             switched += part.fleet.hosts
-            part.publish(date, following)
+            part.publish(date, following(date))
             ask(part.fleet, "follow", step="reload").check()
         compare(releases.fleet)
     except Fenced:

@@ -10,7 +10,7 @@ from .errors import Failed
 from .fleet import called
 from .shell import line
 
-PROBE = Path(__file__).with_name("probe_solr.py").read_bytes()
+PROBE = Path(__file__).with_name("probe_solr.py")
 PATIENCE = 60  # seconds that a slave may take to fetch what its master has
 
 
@@ -22,7 +22,7 @@ def ask(fleet, verb, values=None, *, step=""):
         request = json.dumps(question(host, verb) | (called(values, host) or {}))
         return line("{} - {}", env.deploy.python, request)
 
-    outcomes = fleet.run(command, step=step, stdin=PROBE)
+    outcomes = fleet.run(command, step=step, stdin=PROBE.read_bytes())
     for outcome in outcomes.values():
         outcome.value = json.loads(outcome.stdout) if outcome.ok and outcome.stdout else {}
     return outcomes
@@ -35,10 +35,13 @@ def question(host, verb):
             "deploy_to": solr.deploy_to}
 
 
-def following(host):
-    """The command by which a host's Solr takes what `current` names, with nobody there to ask."""
-    return line("cd && {} -c {} {}", env.deploy.python, PROBE.decode(),
-                json.dumps(question(host, "follow")))
+def following(date):
+    """host → the command by which its Solr takes what `current` names, with nobody there to ask:
+    the probe is in the release that is being published.
+    """
+    probe = f"{env.solr.deploy_to}/releases/{date}/{PROBE.name}"
+    return lambda host: line("cd && {} {} {}", env.deploy.python, probe,
+                             json.dumps(question(host, "follow")))
 
 
 def heard(outcomes, key):

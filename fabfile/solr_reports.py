@@ -62,7 +62,7 @@ def lag(core, master):
         return {"behind": None, "seconds": None}
     if core["version"] == master["version"]:
         return {"behind": 0, "seconds": 0}
-    seconds = (master["version"] - core["version"]) // 1000 if core["version"] else None
+    seconds = max(0, master["version"] - core["version"]) // 1000 if core["version"] else None
     return {"behind": max(1, master["generation"] - core["generation"]), "seconds": seconds}
 
 

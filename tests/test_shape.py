@@ -19,6 +19,7 @@ ROWS = (
     {"application", "lock", "stage", "solr_hosts", "nginx_proof"},
     {"adopt", "deploy", "hosts", "reports", "nginx", "cache", "celery", "sandbox", "solr",
      "solr_reports"},
+    {"promote"},
     {"cli"},
 )
 APART = ("__init__", "probe", "probe_celery", "probe_solr")

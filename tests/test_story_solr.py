@@ -284,6 +284,21 @@ def test_a_killed_run_leaves_cores_that_serve_and_nothing_else(team):
     assert leftovers(team) == []
 
 
+def test_a_run_that_falls_silent_leaves_hosts_that_go_back_by_themselves(team):
+    before = releases(team)
+    field = '<field name="about" type="text_en" indexed="true" stored="true"/>'
+    with changed(team, SCHEMA, "<!-- Conferences", f"{field}<!-- Conferences"), \
+            Searchers() as searchers:
+        team.env["FABRIC_DEPLOY_LEASE"] = "2"
+        run = team.start("deploy_solr")
+        assert any(line.startswith("reload") for line in run.stdout)
+        run.kill()
+        run.communicate()
+        del team.env["FABRIC_DEPLOY_LEASE"]
+        assert {host: row["release"] for host, row in in_sync(team).items()} == before
+    assert searchers.failures == []
+
+
 def test_a_new_folder_is_a_new_core_and_goes_with_a_rollback(team):
     folder = team.folder / "templates/solr"
     shutil.copytree(folder / "conference", folder / "people")
@@ -378,18 +393,48 @@ def test_reads_go_on_without_a_slave_and_without_the_master(team):
     in_sync(team)
 
 
+def test_a_master_that_answers_is_not_replaced(team):
+    before = team.inventory.read_text()
+    assert "solr1 answers: it is not dead" in team.fab("promote_solr", code=6)
+    assert team.inventory.read_text() == before
+
+
+def test_a_slave_takes_the_place_of_a_dead_master(team):
+    add(["acknowledged"])
+    rows, expected = in_sync(team), count()
+    assert {row["documents"] for row in rows.values()} == {str(expected)}
+    team.kill("solr1")
+    with Searchers(expected) as searchers:
+        output = team.fab("promote_solr", "--to", "solr3")
+    assert "promote    solr3 in place of solr1" in output
+    assert searchers.failures == []
+    assert add(["after"])[0] == 200
+    assert count(SOLR3) == expected + 1
+    team.fab("sandbox_up")  # the old master is back: nothing is sent to it
+    wait_for(SOLR1)
+    assert team.status(code=1)["solr1"]["drift"] == "another release"
+    team.fab("deploy_solr")
+    rows = in_sync(team)
+    assert {host: row["is"] for host, row in rows.items()} == {
+        "solr1": "slave", "solr2": "slave", "solr3": "master"}
+    assert {row["documents"] for row in rows.values()} == {str(expected + 1)}
+    team.inventory.write_text(team.inventory.read_text().replace('"vars": {"solr_down": true}',
+                                                                 '"vars": {}'))
+    team.fab("deploy_nginx")
+
+
 def test_a_solr_that_cannot_start_says_why(team):
-    team.ctl("solr3", "stop", "solr")
-    broken = team.home("solr3") / "solr-home/security.json"
+    team.ctl("solr2", "stop", "solr")
+    broken = team.home("solr2") / "solr-home/security.json"
     broken.write_text("{ no json")
     try:
         output = team.fab("sandbox_up", code=1)
     finally:
         broken.unlink()
-    assert "solr3: solr on 127.0.81.4 did not come up" in output
+    assert "solr2: solr on 127.0.81.3 did not come up" in output
     assert "Solr did not start: " in output
     team.fab("sandbox_up")
-    wait_for(SOLR3)
+    wait_for(SOLR2)
 
 
 def test_nothing_is_left(team):
