@@ -17,7 +17,7 @@ from pathlib import Path
 from .corpus import judge
 from .errors import Failed, NotInstalled
 
-SOON = 1  # seconds that stand for a time-out, so that a proof does not take minutes
+SOON = 1  # second that stands for a time-out, so that a proof does not take minutes
 ANSWER = "HTTP/1.1 {}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 MODES = ("dead", "hanging", "503")
 
@@ -54,7 +54,7 @@ class Stub:
         """Records the request line, and answers as the mode has it."""
         self.heard.append((self.role, self.mode, line))
         if self.mode == "hanging":
-            time.sleep(2 * SOON)
+            time.sleep(1.5 * SOON)
         status = "503 Service Unavailable" if self.mode == "503" else "200 OK"
         out.write(ANSWER.format(status).encode())
 
@@ -74,7 +74,7 @@ class Front:
         """What one request came to, once it was answered: (role, mode, request line) of each."""
         self.heard.clear()
         with socket.socket(socket.AF_UNIX) as link:
-            link.settimeout(20)
+            link.settimeout(30)
             link.connect(f"{self.prefix}/run/search.sock")
             link.sendall(request.encoded())
             while link.recv(65536):
@@ -91,12 +91,13 @@ def front(files, solrs, port, modes=()):
     """A Front for the rendered files of a host; `solrs` are pairs (host, role), `port` Solr's,
     `modes` {name of a host: mode} of those that are not up.
     """
-    heard = []
+    heard, hangs = [], "hanging" in dict(modes).values()
     with tempfile.TemporaryDirectory(prefix="search") as prefix:
         for folder in ("run", "logs", "nginx"):
             Path(prefix, folder).mkdir()
         for name, text in files.items():
-            Path(prefix, "nginx", name).write_text(on_sockets(text, solrs, port))
+            text = on_sockets(text, solrs, port)
+            Path(prefix, "nginx", name).write_text(impatient(text) if hangs else text)
         stubs = [Stub(role, Path(prefix, f"run/{host.name}.sock"), heard,
                       dict(modes).get(host.name, "up")) for host, role in solrs]
         try:
@@ -108,13 +109,20 @@ def front(files, solrs, port, modes=()):
 
 
 def on_sockets(text, solrs, port):
-    """A configuration that listens on Unix sockets, reaches its Solrs by them, and is impatient."""
+    """A configuration that listens on Unix sockets, and reaches its Solrs by them."""
     text = re.sub(rf"(\blisten) +[^\s;]*:{port}\b", r"\1 unix:run/search.sock", text)
     text = re.sub(r"(\blisten) +[^\s;]*:(\d+)\b", r"\1 unix:run/\2.sock", text)
     for host, _ in solrs:
         place = re.escape(f"{host.private_dns}:{port}")
         text = re.sub(rf"(\bserver) +{place}", rf"\1 unix:run/{host.name}.sock", text)
-    return re.sub(r"(proxy_(?:read|connect)_timeout) \w+", rf"\1 {int(SOON * 1000)}ms", text)
+    return text
+
+
+def impatient(text):
+    """A configuration whose time-outs are short. Only where a Solr hangs: one that lives may be
+    slow on a busy machine.
+    """
+    return re.sub(r"(proxy_(?:read|connect)_timeout) \w+", rf"\1 {SOON}s", text)
 
 
 @contextmanager

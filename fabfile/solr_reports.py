@@ -77,7 +77,7 @@ def problems(host, entry, max_lag):
     if cores.role(host) == "slave" and entry["behind"] is None:
         yield f"core {entry['core']}: nothing to compare it with: its master does not answer"
     elif (entry["behind"] or 0) > max_lag:
-        yield f"core {entry['core']}: {entry['behind']} generations behind its master"
+        yield f"core {entry['core']}: behind its master, by {entry['behind']} of its generations"
     if entry["polling"] is False:
         yield f"core {entry['core']}: polling is off"
 
