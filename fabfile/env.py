@@ -8,7 +8,9 @@ from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
 from types import SimpleNamespace
-from typing import get_args, get_origin, get_type_hints
+from typing import Literal, get_args, get_origin, get_type_hints
+
+import yaml
 
 from .errors import Usage
 
@@ -52,7 +54,7 @@ class Unit:
 class Services:
     """`services:` who starts and stops the units on a host."""
 
-    manager: str = "supervisor"
+    manager: Literal["supervisor", "systemd"] = "supervisor"
     folder: str = "supervisor/conf.d"
     sudo: bool = False
     deadline: int = 120
@@ -62,7 +64,7 @@ class Services:
 class FleetSettings:
     """`fleet:` how hosts are reached."""
 
-    connect_with: str = "private_dns"
+    connect_with: Literal["private_dns", "public_dns"] = "private_dns"
     ssh_config: tuple[str, ...] = ("~/.ssh/config",)
     pool_size: int = 32
     connect_timeout: int = 10
@@ -142,6 +144,26 @@ SECTIONS = {
 }
 
 
+def readable(path):
+    """Usage, with the place and the remedy, if a YAML file of settings can't be read as one."""
+    if path is None:
+        return
+    try:
+        found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise Usage(f"{path}: {error.strerror}; -f FILE takes a file like fabric.yml") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        problem = getattr(error, "problem", None) or error
+        raise Usage(f"{path}: {place}not YAML: {problem}") from error
+    if not isinstance(found, dict):
+        raise Usage(f"{path}: not a mapping of sections, each a name and a colon")
+    for name, values in found.items():
+        if (name in SECTIONS or name == "units") and not isinstance(values, dict):
+            raise Usage(f"{path}: {name} must be a mapping of settings, not {values!r}")
+
+
 def typed(kind, values, place):
     """`values`, read from YAML, as the dataclass `kind`. Usage, with its place, where it is not."""
     if not isinstance(values, dict):
@@ -164,12 +186,30 @@ def checked(hint, value, place):
         if isinstance(value, str | dict) or not hasattr(value, "__iter__"):
             raise Usage(f"fabric.yml: {place} must be a list, not {value!r}")
         return tuple(checked(get_args(hint)[0], entry, place) for entry in value)
-    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        raise Usage(f"fabric.yml: {place} must be {_words[hint]}, not {value!r}")
+    if wanted := missed(hint, value):
+        raise Usage(f"fabric.yml: {place} must be {wanted}, not {value!r}")
     return value
 
 
+def missed(hint, value):
+    """What `value` has to be instead, in words; '' if it is as annotated."""
+    if get_origin(hint) is Literal:
+        return "" if value in get_args(hint) else " or ".join(get_args(hint))
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        return _words[hint]
+    return "1 or more" if hint is int and value < 1 else ""
+
+
 _words = {str: "text", int: "a whole number", bool: "true or false", dict: "a mapping"}
+
+
+def defaults():
+    """section → {setting: its default}, of those that one word of the environment can set."""
+    return {
+        name: {item.name: item.default for item in fields(kind)
+               if isinstance(item.default, str | int)}
+        for name, kind in SECTIONS.items()
+    }
 
 
 def nearest(word, known):
@@ -195,13 +235,16 @@ class Env(SimpleNamespace):
     def load(self, settings, *, inventory, deploy_date=None, dry=False, batch=None):
         """Takes fabric.yml's own sections (a mapping), the inventory and the flags of the run."""
         for name in settings:
-            if name not in SECTIONS and name != "units":
-                raise Usage(f"fabric.yml: unknown section {name}{nearest(name, SECTIONS)}")
+            if name not in (*SECTIONS, "units"):
+                known = (*SECTIONS, "units")
+                raise Usage(f"fabric.yml: unknown section {name}{nearest(name, known)}")
         for name, kind in SECTIONS.items():
             if name != "inventory":
                 setattr(self, name, typed(kind, settings.get(name, {}), name))
         typed(Refresh, settings.get("inventory", {}), "inventory")
         units = settings.get("units", {})
+        if not isinstance(units, dict):
+            raise Usage(f"fabric.yml: units must be a mapping of units, not {units!r}")
         self.units = {name: typed(Unit, unit, f"units.{name}") for name, unit in units.items()}
         self.inventory = inventory
         self.deploy_date = instant(deploy_date)

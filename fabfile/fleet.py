@@ -3,7 +3,8 @@
 import math
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+import traceback
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -12,7 +13,9 @@ from invoke.exceptions import UnexpectedExit
 
 from .env import env
 from .errors import Failed, Interrupted, Stop, Unreachable, Usage, worst
-from .ssh import Addresses, Remote, end_work, open_connection, read_ssh_config
+from .perhost import DryConnection, last_words, speaking
+from .remote import Remote
+from .ssh import Addresses, open_connection, read_ssh_config
 
 
 class FleetTask(fabric.tasks.Task):
@@ -102,71 +105,35 @@ class Session:
             self.config.base_ssh_config = read_ssh_config(env.fleet.ssh_config, folder)
         self.addresses = Addresses(self.config)
         self.connections = {}
+        self.no_way = {}
         self.bad_hosts = {}
+        self.chosen = {}
         self.history = []
         self.cancelled = threading.Event()
-        self.lock = threading.Lock()
 
     def prepare(self, hosts):
         """A Connection for each host, jump hosts opened once and before all others."""
         for host in hosts:
-            if host not in self.connections and host not in self.bad_hosts:
-                self.connections[host] = self.addresses.connection(host)
+            if host not in self.connections:
+                try:
+                    self.connections[host] = self.addresses.connection(host)
+                except Unreachable as error:
+                    self.no_way[host] = error
 
     def connection(self, host):
         """The open Connection to `host`. Unreachable if it can't be had."""
+        if host in self.no_way:
+            raise self.no_way[host]
         connection = self.connections[host]
         if not connection.is_connected:
             open_connection(connection)
         return connection
 
-    def end_work(self):
-        """Ends whatever this run has running on its hosts."""
-        with ThreadPoolExecutor(self.pool_size) as pool:
-            list(pool.map(end_work, filter(lambda c: c.is_connected, self.connections.values())))
-
     def close(self):
         """Closes every connection; the jump hosts' last."""
-        for connection in [*self.connections.values(), *self.addresses.gateways.values()]:
+        for connection in self.connections.values():
             connection.close()
-
-
-class HostStream:
-    """A text stream whose lines are said by a host."""
-
-    def __init__(self, host, listener):
-        self.host = host
-        self.listener = listener
-        self.rest = ""
-
-    def write(self, text):
-        *lines, self.rest = (self.rest + text).split("\n")
-        for said in lines:
-            self.listener(Event("say", host=self.host, data=said.rstrip("\r")))
-
-    def flush(self):
-        """Lines are said when they are whole."""
-
-
-class DryConnection(fabric.Connection):
-    """What `--dry` hands to per-host tasks: it says what it would do and opens nothing."""
-
-    def __init__(self, address, out):
-        super().__init__(address)
-        self.out = out
-
-    def run(self, command, **kwargs):
-        self.out.write(f"{command}\n")
-        return fabric.Result(connection=self, command=command, exited=0)
-
-    def sudo(self, command, **kwargs):
-        return self.run(f"sudo {command}")
-
-    def put(self, local, remote=None, **kwargs):
-        self.out.write(f"# put {local} {remote or ''}\n")
-
-    def get(self, remote, local=None, **kwargs):
-        self.out.write(f"# get {remote} {local or ''}\n")
+        self.addresses.close()
 
 
 class Fleet:
@@ -206,30 +173,37 @@ class Fleet:
             text, source = called(command, host), called(stdin, host)
             return self._remote(host, text, stdin=source, step=step, deadline=deadline)
 
-        return self._fan_out(on_host, hosts, step, reach=True)
+        return self._fan_out(on_host, [self._these(hosts)], step, reach=True)
 
     def map(self, function, *, hosts=None, step=""):
         """`function(host)` for each host in the bounded pool; its value is in outcome.value."""
         if env.dry:
             return self._print(lambda host: f"# {step or function.__name__}", hosts, step)
-        return self._fan_out(lambda host: Outcome(host, value=function(host)), hosts, step)
 
-    def connect(self, function, *, hosts=None, step=""):
-        """`function(connection)` for each host, as Fabric's tasks want it."""
+        def on_host(host):
+            return Outcome(host, value=function(host))
+
+        return self._fan_out(on_host, [self._these(hosts)], step)
+
+    def _these(self, hosts):
+        return self.hosts if hosts is None else tuple(hosts)
+
+    def connect(self, function, *, groups=None, step=""):
+        """`function(connection)` for each host, as Fabric's tasks want it. Of `groups` of hosts,
+        one begins when the one before has ended well.
+        """
 
         def on_host(host):
             return Outcome(host, value=function(self._talking(host)))
 
-        return self._fan_out(on_host, hosts, step, reach=True)
+        return self._fan_out(on_host, groups or [self.hosts], step, reach=True)
 
     def _talking(self, host):
         """Its connection, whose c.run() speaks through the listener; with --dry it only speaks."""
-        out = HostStream(host, self.listener)
+        say = partial(self.say, host=host)
         if env.dry:
-            return DryConnection(env.address(host), out)
-        connection = self.session.connection(host)
-        connection.config.run.update(out_stream=out, err_stream=out, in_stream=False)
-        return connection
+            return DryConnection(env.address(host), say)
+        return speaking(self.session.connection(host), say, self.session.cancelled)
 
     def say(self, text, host=None):
         """One line for people."""
@@ -241,7 +215,7 @@ class Fleet:
             self.listener(Event("table", step=title, data=(columns, rows)))
 
     def _print(self, command, hosts, step):
-        hosts = self.hosts if hosts is None else tuple(hosts)
+        hosts = self._these(hosts)
         for host in hosts:
             self.say(called(command, host), host)
         return Outcomes({host: Outcome(host) for host in hosts})
@@ -254,43 +228,54 @@ class Fleet:
         )
         code, stdout, stderr = remote.run(
             on_output=lambda name, data: emit(Event("output", step, host, (name, data))),
-            on_sent=lambda count: emit(Event("sent", step, host, count)),
+            on_sent=lambda count, total: emit(Event("sent", step, host, (count, total))),
         )
         reason = "" if code == 0 else last_words(stderr or stdout) or f"exit status {code}"
         return Outcome(host, Failed if code else None, code, stdout, stderr, None, reason)
 
-    def _fan_out(self, function, hosts, step, *, reach=False):
-        """function(host) → Outcome in the pool; Ctrl-C ends remote work, then is raised."""
-        hosts = self.hosts if hosts is None else tuple(hosts)
-        hosts = [host for host in hosts if host not in self.session.bad_hosts]
-        if reach and not env.dry:
-            self.session.prepare(hosts)
-        started = time.monotonic()
-        self.listener(Event("begin", step, data=hosts))
+    def _fan_out(self, function, groups, step, *, reach=False):
+        """function(host) → Outcome, group after group until one fails."""
+        wanted = [[h for h in group if h not in self.session.bad_hosts] for group in groups]
+        started, outcomes = time.monotonic(), Outcomes()
+        self.listener(Event("begin", step))
+        try:
+            for hosts in wanted:
+                if reach and not env.dry:
+                    self.session.prepare(hosts)
+                self._work(function, hosts, step, outcomes)
+                if self._without_bad_hosts(outcomes).failed:
+                    break
+        finally:
+            self._ended(step, outcomes, time.monotonic() - started)
+        return self._without_bad_hosts(outcomes)
+
+    def _ended(self, step, outcomes, seconds):
+        if self.listener is self.session.listener:
+            self.session.history.append((step, outcomes))
+        self.listener(Event("end", step, data=outcomes, seconds=seconds))
+
+    def _work(self, function, hosts, step, outcomes):
+        """Adds the outcomes of one group, from the pool; everybody is waited for. At Ctrl-C that
+        is after what runs was told to end; then it is raised.
+        """
         size = 1 if env.dry else self.session.pool_size
         with ThreadPoolExecutor(max(1, min(size, len(hosts)))) as pool:
             futures = [pool.submit(self._guarded, function, host, step) for host in hosts]
             interrupted = not self._wait(futures)
-        outcomes = Outcomes({future.result().host: future.result() for future in futures})
-        if self.listener is self.session.listener:
-            self.session.history.append((step, outcomes))
-        seconds = time.monotonic() - started
-        self.listener(Event("end", step, data=outcomes, seconds=seconds))
+        outcomes |= {future.result().host: future.result() for future in futures}
         if interrupted:
             self.session.cancelled.clear()
             raise Interrupted(f"interrupted during {step or 'a command'}")
-        return self._without_bad_hosts(outcomes)
 
     def _wait(self, futures):
-        """Waits for all; False if Ctrl-C came: then remote work was told to end, and waited for."""
+        """Waits for all; False if Ctrl-C came, of which all that runs was told."""
         try:
-            for future in futures:
-                future.result()
+            wait(futures)
+            return True
         except KeyboardInterrupt:
             self.session.cancelled.set()
-            self.session.end_work()
+            wait(futures)
             return False
-        return True
 
     def _guarded(self, function, host, step):
         started = time.monotonic()
@@ -299,40 +284,43 @@ class Fleet:
             if self.session.cancelled.is_set():
                 raise Interrupted("not started")
             outcome = function(host)
-        except (Stop, OSError, UnexpectedExit) as error:
+        except Exception as error:
             outcome = failure(host, error)
         outcome.seconds = time.monotonic() - started
         self.listener(Event("done", step, host, outcome, outcome.seconds))
         return outcome
 
     def _without_bad_hosts(self, outcomes):
-        """With --skip-bad-hosts, unreachable hosts leave the run and are only reported."""
-        if not self.session.skip_bad_hosts:
-            return outcomes
+        """With --skip-bad-hosts, unreachable hosts leave the run, unless all are."""
         bad = {host: o for host, o in outcomes.items() if o.kind is Unreachable}
+        if not self.session.skip_bad_hosts or bad.keys() >= set(self.hosts):
+            return outcomes
         self.session.bad_hosts |= bad
         self.hosts = tuple(host for host in self.hosts if host not in bad)
         return Outcomes({host: o for host, o in outcomes.items() if host not in bad})
 
 
 def failure(host, error):
-    """The Outcome for an exception: a Stop stays what it is; a failed c.run has its last words."""
+    """The Outcome for an exception: a Stop stays what it is; one that nobody expected has its
+    place in the code, as the other hosts go on.
+    """
+    if isinstance(error, Stop):
+        return Outcome(host, type(error), None, reason=str(error))
     if isinstance(error, UnexpectedExit):
         result = error.result
         reason = last_words(result.stderr or result.stdout) or f"exit status {result.exited}"
         return Outcome(host, Failed, result.exited, result.stdout, result.stderr, None, reason)
-    kind = type(error) if isinstance(error, Stop) else Failed
-    return Outcome(host, kind, None, reason=str(error))
+    if isinstance(error, OSError):
+        return Outcome(host, Failed, None, reason=str(error))
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    text = last_words(str(error), 1)
+    reason = f"{type(error).__name__}: {text} ({place.filename}:{place.lineno})"
+    return Outcome(host, Failed, None, reason=reason)
 
 
 def called(value, host):
     """`value(host)` if it can be called, else `value`."""
     return value(host) if callable(value) else value
-
-
-def last_words(text, lines=4):
-    """The last lines of what a command said, joined for one report."""
-    return "\n".join([line for line in text.splitlines() if line.strip()][-lines:])
 
 
 def batch_size(spec, count):

@@ -7,6 +7,7 @@ from .application import application, on_app_hosts
 from .env import env
 from .errors import Refused, Usage
 from .fleet import once
+from .progress import agreed
 from .shell import line
 from .ssh import fingerprint, learn
 
@@ -15,6 +16,8 @@ from .ssh import fingerprint, learn
 def trust_hosts(fleet, yes=False):
     """Learn the host keys of hosts, showing their fingerprints."""
     found = fleet.map(fleet.session.addresses.offered_key, step="keys").check()
+    if env.dry:
+        return
     news = {host: o.value for host, o in found.items() if not o.value.known}
     for host, outcome in found.items():
         word = "known" if outcome.value.known else "new"
@@ -23,14 +26,6 @@ def trust_hosts(fleet, yes=False):
         raise Refused("nothing was learned; compare the fingerprints and add --yes")
     for offer in news.values():
         learn(offer)
-
-
-def agreed(question):
-    """Whether the person at the terminal says yes; nobody there is a no."""
-    try:
-        return input(question).strip().lower() in ("y", "yes")
-    except EOFError:
-        return False
 
 
 @on_app_hosts
@@ -42,12 +37,11 @@ def setup(fleet):
     hosts = [host for host in fleet.hosts if env.units_of(host)]
 
     def install(host):
-        home, user = where[host].stdout.split("\n")[:2]
+        home, user = ("HOME", "LOGIN") if env.dry else where[host].stdout.splitlines()
         deploy_to = str(Path(home, env.deploy.deploy_to))
         return services.install(services.units_for(host, deploy_to, home, user))
 
-    if not env.dry:
-        fleet.run(install, hosts=hosts, step="units").check()
+    fleet.run(install, hosts=hosts, step="units").check()
 
 
 @on_app_hosts

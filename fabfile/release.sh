@@ -233,7 +233,8 @@ arm() { # in a session of its own, that outlives this login; a whole login may e
         scope='systemd-run --quiet --scope --collect'
     fi
     # shellcheck disable=SC2086 # words
-    $scope setsid sh "$script" expire </dev/null >>state/expire.log 2>&1 8>&- 9>&- &
+    (unset FAB_RUN; exec $scope setsid sh "$script" expire) \
+        </dev/null >>state/expire.log 2>&1 8>&- 9>&- & # Ctrl-C ends all that has FAB_RUN
 }
 
 do_commit() {

@@ -4,7 +4,9 @@ import json
 import time
 
 from .application import application, on_app_hosts
+from .env import env
 from .errors import Failed, Refused
+from .progress import agreed
 from .prove import running as ask_running
 
 
@@ -79,11 +81,13 @@ def unlock(fleet, yes=False):
     releases = application(fleet, "unlock")
     found = releases.call("preflight", step="")
     held = {host: reply for host, reply in found.items() if reply.get("lock_owner")}
+    if env.dry:
+        return releases.call("unlock", {"FORCE": "yes"})
     if not held:
         return fleet.say("no host is locked")
     for host, reply in held.items():
         fleet.say(f"{reply.get('lock_owner')}: {reply.get('lock_purpose')} "
                   f"(since {moment(reply.get('lock_since'))})", host)
-    if not yes and input("Take it away? [y/N] ").strip().lower() not in ("y", "yes"):
-        raise Refused("left as it was")
+    if not (yes or agreed("Take it away? [y/N] ")):
+        raise Refused("the lock was left as it was; add --yes to take it away")
     releases.call("unlock", {"FORCE": "yes"}, hosts=held)

@@ -1,12 +1,12 @@
-"""How one host is reached: strict host keys, jump hosts, deadlines. Nobody else opens SSH."""
+"""How one host is reached: strict host keys, jump hosts, patience. Nobody else opens SSH."""
 
 import contextlib
 import io
+import itertools
 import logging
 import os
 import random
 import socket
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +16,11 @@ from fabric import Connection
 from paramiko.ssh_exception import NoValidConnectionsError
 
 from .env import env
-from .errors import Failed, Interrupted, Stop, Unreachable
-from .shell import line
+from .errors import Stop, Unreachable
 
 logging.getLogger("paramiko").setLevel(logging.CRITICAL)
 
-CHUNK = 32768
-MARK = "FAB_RUN"
+LOST = (paramiko.SSHException, OSError, EOFError)  # what an open link fails with
 
 
 def read_ssh_config(paths, folder):
@@ -32,7 +30,16 @@ def read_ssh_config(paths, folder):
     """
     files = [Path(folder, Path(path).expanduser()) for path in paths]
     text = "\n".join(file.read_text() + "\nHost *" for file in files if file.is_file())
-    return paramiko.SSHConfig.from_file(io.StringIO(text))
+    config = paramiko.SSHConfig.from_file(io.StringIO(text))
+    config._config = Parsed(config._config)
+    return config
+
+
+class Parsed(list):
+    """What ssh_config says. Copies of Fabric's settings share it: there is one for each host."""
+
+    def __deepcopy__(self, memo):
+        return self
 
 
 def fingerprint(key):
@@ -41,7 +48,7 @@ def fingerprint(key):
 
 
 class Addresses:
-    """Connection arguments for hosts, from servers.json and ssh_config; gateways are shared."""
+    """Connection arguments for hosts, from servers.json and ssh_config; jump hosts are shared."""
 
     def __init__(self, config):
         self.config = config
@@ -49,41 +56,59 @@ class Addresses:
 
     def connection(self, host):
         """A fabric Connection to `host`, not opened yet, with strict host keys."""
-        address = env.address(host)
-        options = self.config.base_ssh_config.lookup(address)
-        connection = Connection(
-            address,
-            user=host.user,
-            port=host.port,
-            config=self.config.clone(),
-            gateway=self.gateway(options.get("proxyjump")),
-            connect_timeout=env.fleet.connect_timeout,
-        )
-        connection.client = strict_client(options)
-        connection.mark = f"{os.getpid()}-{time.time_ns():x}-{host.name}"
-        connection.config.run.env = {MARK: connection.mark}
+        return self._made(env.address(host), user=host.user, port=host.port)
+
+    def _made(self, address, **known):
+        """A Connection that ssh_config was asked about once. `gateway`: the hop before, if any."""
+        known = {"gateway": False, "connect_timeout": env.fleet.connect_timeout} | known
+        connection = Connection(address, config=self.config.clone(), **known)
+        connection.client = strict_client(connection.ssh_config)
+        patience = dict.fromkeys(("banner_timeout", "auth_timeout"), env.fleet.connect_timeout)
+        connection.connect_kwargs = {**patience, **connection.connect_kwargs}
+        if connection.gateway is False:
+            connection.gateway = self.way_to(connection)
         return connection
 
-    def gateway(self, name):
-        """The one Connection to the jump host `name` ([user@]host[:port]), opened at once."""
-        if not name or name == "none":
-            return None
-        if name not in self.gateways:
-            options = self.config.base_ssh_config.lookup(name.rpartition("@")[2].partition(":")[0])
-            gateway = Connection(name, config=self.config.clone())
-            gateway.client = strict_client(options)
-            open_connection(gateway)
-            self.gateways[name] = gateway
-        return self.gateways[name]
+    def way_to(self, connection):
+        """What ssh_config has between here and a host: a jump host, a ProxyCommand, or nothing."""
+        hops = connection.ssh_config.get("proxyjump", "none")
+        names = [hop.rpartition("@")[2].partition(":")[0] for hop in hops.split(",")]
+        if hops == "none" or connection.original_host in names:  # `Host *` means others
+            return connection.ssh_config.get("proxycommand")
+        return self.gateway(hops)
 
+    def gateway(self, hops):
+        """The one Connection to the last of `hops`, [user@]host[:port],…, opened at once; one
+        that could not be reached is not tried again in this run.
+        """
+        if hops not in self.gateways:
+            self.gateways[hops] = self._opened(hops)
+        if isinstance(self.gateways[hops], Stop):
+            raise self.gateways[hops]
+        return self.gateways[hops]
+
+    def _opened(self, hops):
+        before, _, name = hops.rpartition(",")
+        try:
+            known = {"gateway": self.gateway(before)} if before else {}
+            connection = self._made(name, **known)
+            open_connection(connection)
+            return connection
+        except Unreachable as error:
+            return Unreachable(f"jump host {error}")
+
+    def close(self):
+        """Closes the jump hosts."""
+        for connection in self.gateways.values():
+            if not isinstance(connection, Stop):
+                connection.close()
 
     def offered_key(self, host):
         """The Offer that `host` makes: its key, met over the same jump host as any connection."""
         connection = self.connection(host)
-        options = self.config.base_ssh_config.lookup(env.address(host))
         port = connection.port
         name = connection.host if port == 22 else f"[{connection.host}]:{port}"
-        file = known_hosts_files(options)[0]
+        file = known_hosts_files(connection.ssh_config)[0]
         key = remote_key(connection)
         return Offer(name, key, connection.client._system_host_keys.check(name, key), file)
 
@@ -98,7 +123,7 @@ def remote_key(connection):
         with contextlib.closing(transport):
             transport.start_client(timeout=env.fleet.connect_timeout)
             return transport.get_remote_server_key()
-    except (OSError, paramiko.SSHException, EOFError) as error:
+    except LOST as error:
         raise Unreachable(_reason(error)) from error
 
 
@@ -120,18 +145,19 @@ def strict_client(options):
     return client
 
 
-def open_connection(connection, attempts=4):
+def open_connection(connection):
     """Opens it; a start that a busy sshd refused is tried again with jitter. Unreachable if not."""
     where = f"{connection.user}@{connection.host}:{connection.port}"
-    for attempt in range(attempts):
+    until = time.monotonic() + env.fleet.connect_timeout
+    for attempt in itertools.count():
         try:
             return _open(connection)
         except Stop:
             raise
         except Exception as error:
-            if attempt == attempts - 1 or not _worth_another_try(error):
+            if time.monotonic() > until or not _worth_another_try(error):
                 raise Unreachable(f"{where}: {_reason(error)}") from error
-            time.sleep(random.uniform(0.1, 0.5) * 2**attempt)
+            time.sleep(random.uniform(0.1, 0.5) * 2 ** min(attempt, 2))
 
 
 def _open(connection):
@@ -140,9 +166,13 @@ def _open(connection):
     except TypeError as error:  # paramiko 5 with an empty agent socket
         raise paramiko.SSHException(str(error)) from error
     transport = connection.transport
+    transport.channel_timeout = env.fleet.connect_timeout
     transport.set_keepalive(env.fleet.keepalive)
     if isinstance(transport.sock, socket.socket):
         transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # keepalives that nobody acknowledges end the link
+            patience = 3000 * env.fleet.keepalive
+            transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, patience)
 
 
 def _worth_another_try(error):
@@ -169,120 +199,9 @@ def _reason(error):
         return f"no such address ({error.strerror})"
     if isinstance(error, TimeoutError):
         return f"no answer within {env.fleet.connect_timeout} s"
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
-
-
-class Remote:
-    """One command running on a host over an open Connection; run() is its whole life."""
-
-    def __init__(self, connection, command, *, stdin=None, deadline=None, cancelled=None):
-        self.connection = connection
-        self.command = f"{line(f'export {MARK}={{}};', connection.mark)} {command}"
-        self.stdin = stdin
-        self.deadline = deadline or env.fleet.deadline
-        self.cancelled = cancelled or threading.Event()
-        self.output = {"stdout": bytearray(), "stderr": bytearray()}
-        self.woken = threading.Event()
-
-    def run(self, *, on_output=lambda name, data: None, on_sent=lambda count: None):
-        """(exit code, stdout, stderr) as int and text. Failed, Unreachable or Interrupted if none.
-
-        A lost link, a signal or a missing exit status is a failure, never a success.
-        """
-        self.on_output = on_output
-        try:
-            channel = self.connection.transport.open_session(timeout=env.fleet.connect_timeout)
-            channel.in_buffer.set_event(self.woken)
-            channel.in_stderr_buffer.set_event(self.woken)
-            channel.exec_command(self.command)
-        except (paramiko.SSHException, OSError, EOFError) as error:
-            raise Unreachable(f"the link was lost: {str(error) or 'closed'}") from error
-        with channel:
-            self._feed(channel, on_sent)
-            self._follow(channel)
-            texts = [bytes(data).decode(errors="replace") for data in self.output.values()]
-            return self._status(channel), *texts
-
-    def _feed(self, channel, on_sent):
-        """Standard input, sent from a thread of its own: output is read meanwhile."""
-        if self.stdin is None:
-            return channel.shutdown_write()
-        threading.Thread(target=self._send, args=(channel, on_sent), daemon=True).start()
-
-    def _send(self, channel, on_sent):
-        source = io.BytesIO(self.stdin) if isinstance(self.stdin, bytes) else self.stdin.open("rb")
-        try:
-            with source:
-                while chunk := source.read(CHUNK):
-                    channel.sendall(chunk)
-                    on_sent(len(chunk))
-            channel.shutdown_write()
-        except OSError:
-            pass  # the command ended without reading it all: its exit status says why
-
-    def _follow(self, channel):
-        """Reads until the command has ended; enforces the deadline, silence and Ctrl-C."""
-        started = heard = time.monotonic()
-        while not (channel.status_event.is_set() and self._drained(channel)):
-            if self._read(channel):
-                heard = time.monotonic()
-                continue
-            self._check(time.monotonic() - started, time.monotonic() - heard)
-            if channel.closed or not channel.transport.is_active():
-                break
-            self.woken.wait(0.05)
-        while self._read(channel):
-            pass
-
-    def _drained(self, channel):
-        return channel.eof_received or channel.closed
-
-    def _read(self, channel):
-        found = False
-        if channel.recv_ready():
-            found = self._take("stdout", channel.recv(CHUNK))
-        if channel.recv_stderr_ready():
-            found = self._take("stderr", channel.recv_stderr(CHUNK)) or found
-        return found
-
-    def _take(self, name, data):
-        self.output[name] += data
-        self.on_output(name, data)
-        return bool(data)
-
-    def _check(self, age, silent):
-        if self.cancelled.is_set():
-            raise Interrupted("ended by Ctrl-C")
-        if age > self.deadline:
-            end_work(self.connection)
-            raise Failed(f"not finished within {self.deadline} s; ended")
-        if silent > env.fleet.silence:
-            end_work(self.connection)
-            raise Failed(f"no output for {env.fleet.silence} s; ended")
-
-    def _status(self, channel):
-        if not channel.status_event.is_set() or channel.exit_status < 0:
-            lost = not channel.transport.is_active()
-            kind, why = (Unreachable, "the link was lost") if lost else (Failed, "it was killed")
-            raise kind(f"no exit status: {why} before the command ended")
-        return channel.exit_status
-
-
-def end_work(connection):
-    """Ends what this run has running on the host, found by the mark in its environment: again
-    until nothing is found, as what runs may start more.
-    """
-    kill = (
-        "for turn in 1 2 3 4 5; do found=''; for e in /proc/[0-9]*/environ; do "
-        f"grep -qzxF {MARK}={connection.mark} $e 2>/dev/null && p=${{e#/proc/}} && "
-        'kill -TERM ${p%/environ} && found=yes; done; [ "$found" ] || break; sleep 0.2; done'
-    )
-    try:
-        channel = connection.transport.open_session(timeout=5)
-        channel.exec_command(line("sh -c {}", kill))
-        channel.status_event.wait(5)
-    except (paramiko.SSHException, OSError, EOFError, AttributeError):
-        pass  # the link is gone: the host's own lease and deadlines end what is left
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return str(error) or type(error).__name__
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,23 @@
 """Bare hosts with a real sshd: how they are reached, and what becomes of commands on them."""
 
 import json
+import os
 import re
 import signal
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 
+import fabric
 import pytest
+import yaml
 
+import inventory
 from fabfile import processes
+from fabfile.env import env
 from fabfile.errors import Failed, Unreachable, Usage, worst
-from fabfile.fleet import Outcome, Outcomes, batch_size, last_words
-from fabfile.ssh import read_ssh_config
+from fabfile.fleet import Fleet, Outcome, Outcomes, Session, batch_size, last_words
+from fabfile.ssh import Addresses, open_connection, read_ssh_config
 from tests.conftest import BIN, ROOT, Team, inventory_of
 
 HOSTS = [(f"bare{number}", ["bare"]) for number in range(1, 7)]
@@ -140,6 +146,138 @@ def test_dry_prints_the_exact_commands_and_opens_nothing(team):
 
 def test_the_order_of_flags_does_not_matter(team):
     assert team.fab("check", "-R", "bare", code=2) == team.fab("-R", "bare", "check", code=2)
+
+
+# What follows runs in this process: `fleet` is two of those hosts, impatient with them.
+
+SHORT = {"silence": 2, "connect_timeout": 3, "ssh_config": [".sandbox/ssh_config"]}
+
+
+@pytest.fixture
+def fleet(team):
+    settings = yaml.safe_load((ROOT / "fabric.yml").read_text())
+    del settings["tasks"]
+    env.load({**settings, "fleet": SHORT}, inventory=inventory.load(team.inventory))
+    session = Session(fabric.Config())
+    yield Fleet(env.inventory.hosts[:2], session)
+    session.close()
+
+
+def sleeping(seconds):
+    return [pid for pid in processes.pids()
+            if processes.command_line(pid).endswith(f"sleep {seconds}")]
+
+
+def states(outcomes):
+    return [outcome.state for outcome in outcomes.values()]
+
+
+def run_on_each(fleet, command):
+    """The same command by both ways there are: the fleet's own, and a per-host task's."""
+    yield fleet.run(command)
+    yield fleet.connect(lambda c: c.run(command, hide=True))
+
+
+def test_what_a_login_shell_says_is_no_answer(team, fleet):
+    session = team.inventory.parent / ".sandbox/state/bare1/session"
+    good = session.read_text()
+    session.write_text(good.replace("exec", "echo current 19990101000000; printf Hello; exec", 1)
+                       .replace("\nexec", "\nprintf 'current 1\\nHello '; exec"))
+    try:
+        outcomes = fleet.run("echo answer; printf 'no end'")
+        session.write_text(good.replace("exec", "echo not available; exit 0; exec"))
+        refused = fleet.run("true")
+    finally:
+        session.write_text(good)
+    assert {outcome.stdout for outcome in outcomes.values()} == {"answer\nno end"}
+    first = refused[fleet.hosts[0]]
+    assert first.state == "failed" and first.reason.endswith("the command: not available")
+
+
+def test_a_command_that_reads_nothing_is_not_waited_for(fleet):
+    outcomes = fleet.run("exit 3", stdin=b"x" * 8_000_000)
+    assert {(outcome.code, outcome.reason) for outcome in outcomes.values()} == {
+        (3, "exit status 3")}
+
+
+def test_sending_is_no_silence(fleet):
+    slowly = "for n in 1 2 3 4 5 6; do head -c 3000000 >/dev/null; sleep 0.6; done"
+    assert states(fleet.run(slowly, stdin=b"x" * 18_000_000)) == ["ok", "ok"]
+
+
+def test_a_silent_command_is_ended(fleet):
+    for outcomes in run_on_each(fleet, "sleep 4327; sleep 4327"):
+        assert {outcome.reason for outcome in outcomes.values()} == {"no output for 2 s"}
+        wait_until(lambda: not sleeping(4327))
+
+
+def test_at_its_deadline_a_command_is_killed_if_it_does_not_end(fleet):
+    outcomes = fleet.run("trap '' TERM; sleep 4328; sleep 4328", deadline=1)
+    assert {outcome.reason for outcome in outcomes.values()} == {"not finished within 1 s"}
+    wait_until(lambda: not sleeping(4328))
+
+
+def test_a_lost_link_is_unreachable_and_never_success(fleet):
+    fleet.run("true").check()
+    for outcomes in run_on_each(fleet, "kill -9 $PPID; sleep 1"):
+        assert states(outcomes) == ["unreachable"] * 2
+        assert "the link was lost" in next(iter(outcomes.values())).reason
+    fleet.run("true").check()
+
+
+def test_a_host_that_no_longer_answers_is_unreachable_and_waited_for(fleet):
+    pid = int(fleet.run("echo $PPID").check()[fleet.hosts[0]].stdout)  # its sshd
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        assert states(fleet.run("true")) == ["unreachable", "ok"]
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    fleet.run("true").check()
+
+
+def test_a_killed_command_of_a_task_is_a_failure_even_with_warn(fleet):
+    outcomes = fleet.connect(lambda c: c.run("kill -9 $$", warn=True))
+    assert states(outcomes) == ["failed"] * 2
+
+
+def test_a_task_may_read_much(fleet):
+    started = time.monotonic()
+    much = "head -c 10000000 /dev/zero | tr '\\0' x | fold -w 99"
+    outcomes = fleet.connect(lambda c: len(c.run(much, hide=True).stdout))
+    assert {outcome.value for outcome in outcomes.values()} == {10_000_000 + 101_010}
+    assert time.monotonic() - started < 10
+
+
+def test_a_busy_sshd_is_tried_again(team, fleet):
+    config = team.inventory.parent / "busy.json"
+    entries = json.loads(team.inventory.read_text())
+    entries[0]["vars"] = {"max_startups": "1:100:2"}
+    config.write_text(json.dumps(entries))
+    Team(config).fab("-H", "bare1", "sandbox_up")
+    connections = [Addresses(fleet.session.config).connection(fleet.hosts[0]) for _ in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(open_connection, connections))
+    assert all(connection.is_connected for connection in connections)
+    for connection in connections:
+        connection.close()
+
+
+@pytest.mark.parametrize(
+    ("hosts", "hops", "reason"),
+    [
+        ("127.0.3.1", "127.0.3.4,127.0.3.5:2222", ""),
+        ("127.0.3.*", "127.0.3.2", ""),
+        ("127.0.3.*", "none", ""),
+        ("127.0.3.1", "127.0.3.98", "jump host "),
+    ],
+)
+def test_jump_hosts_are_those_of_ssh_config(team, fleet, hosts, hops, reason):
+    way = team.inventory.parent / "way"
+    way.write_text(f"Host {hosts}\n  ProxyJump {hops}\n")
+    fleet.session.config.base_ssh_config = read_ssh_config(
+        [way, ".sandbox/ssh_config"], team.inventory.parent)
+    first, second = fleet.run("true").values()
+    assert second.ok and first.ok == (not reason) and first.reason.startswith(reason)
 
 
 @pytest.mark.parametrize(("spec", "size"), [(None, 10), ("3", 3), ("25%", 3), ("100%", 10)])
