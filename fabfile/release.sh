@@ -329,9 +329,24 @@ mutex() { # one at a time from here on; the kernel lets go of it when this proce
 
 end_mutex() { exec 9>&-; }
 
-alone() { # one stage or clean at a time, even one that a cut link left behind
+alone() { # one stage or clean at a time: what a cut or frozen run has left at it is ended
     exec 8>>state/staging
-    flock -w 60 8 || die 1 "another stage or clean still runs: fuser -v $PWD/state/staging"
+    flock -n 8 || {
+        mutex
+        fence # it is older than this one, or of this very run
+        end_staging
+        end_mutex
+        flock -w 60 8 || die 1 "another stage or clean still runs: fuser -v $PWD/state/staging"
+    }
+}
+
+end_staging() { # a stage may wait for ever for what its operator would have sent
+    for fd in /proc/[0-9]*/fd/8; do
+        pid=${fd#/proc/} pid=${pid%%/*}
+        if [ "$pid" != $$ ] && [ "$(readlink "$fd")" = "$PWD/state/staging" ]; then
+            kill "$pid" 2>/dev/null || :
+        fi
+    done
 }
 
 fence() { # only the holder of the lock may go on, and its lease begins anew

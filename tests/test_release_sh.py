@@ -491,6 +491,19 @@ def test_a_killed_stage_is_cleared_away(host):
     assert not part.exists()
 
 
+def test_a_stage_whose_operator_is_frozen_does_not_block_the_next_run(host):
+    frozen = host.start("stage", stdin=subprocess.PIPE, DATE=ONE, MANIFEST_SHA256="0")
+    while not (host.root / f"releases/{ONE}.part").exists():
+        time.sleep(0.01)
+    host.lock(TAKE=1)
+    started = time.monotonic()
+    host.stage(TWO)
+    assert time.monotonic() - started < 10
+    assert frozen.wait(10) == 143
+    frozen.communicate()
+    assert [path.name for path in (host.root / "releases").iterdir()] == [TWO]
+
+
 # ---- the virtualenv
 
 
