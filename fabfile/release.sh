@@ -352,7 +352,7 @@ end_staging() { # a stage may wait for ever for what its operator would have sen
 fence() { # only the holder of the lock may go on, and its lease begins anew
     read_lock
     if [ -z "$lock_token" ] || [ "$lock_token" != "$TOKEN" ]; then fenced_off; fi
-    write_lock
+    write_lock || [ "$verb" = revert ] || die 1 "$PWD/state cannot be written: is the disk full?"
 }
 
 fenced_off() {
@@ -371,8 +371,8 @@ read_lock() {
 
 write_lock() {
     printf '%s %s\n' token "$lock_token" owner "$lock_owner" purpose "$lock_purpose" \
-        run "$lock_run" since "$lock_since" until "$((now + LEASE))" >state/lock.new
-    keep state/lock
+        run "$lock_run" since "$lock_since" until "$((now + LEASE))" >state/lock.new &&
+        keep state/lock
 }
 
 lock_is_held() {
