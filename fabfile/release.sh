@@ -149,6 +149,14 @@ do_stage() {
 do_command() {
     to=$DATE
     is_staged
+    exec 7>>state/command # no two migrations at once: a cut link leaves one at work
+    flock -n 7 || {
+        warn "waiting for the command of an earlier run"
+        flock -w 240 7 || die 1 "an earlier command still runs: fuser -v $PWD/state/command"
+        mutex
+        fence
+        end_mutex
+    }
     status=0
     run_in_release </dev/null >&2 || status=$?
     say "exit $status"

@@ -591,6 +591,17 @@ def test_command(host):
     assert host.ask("command", DATE=TWO, COMMAND="true").code == 6
 
 
+def test_a_command_waits_for_one_that_a_cut_link_left_behind(host):
+    host.stage(ONE)
+    left = host.start("command", DATE=ONE, COMMAND="touch ../at-work; sleep 1; rm ../at-work")
+    while not (host.root / "releases/at-work").exists():
+        time.sleep(0.01)
+    host.lock(TAKE=1)
+    answer = host.do("command", DATE=ONE, COMMAND="! [ -e ../at-work ]")
+    assert answer.stderr == "waiting for the command of an earlier run\n"
+    left.communicate()
+
+
 # ---- publish, commit, revert
 
 
