@@ -23,7 +23,7 @@ def host_missed_a_deploy(on, step):
     return on.fab("--skip-bad-hosts", "deploy")
 
 
-@fault(at={**every(1, BEFORE), **every(7, AFTER), "commit": 0}, quick=("migrate", "commit"))
+@fault(at={**every(1, BEFORE), **every(7, AFTER), "commit": 0}, quick=("commit",))
 def shell_killed_before(on, step):
     """The step's shell on one host is killed, as the kernel does when memory is short."""
     on.arm(on.victim_at(step), "before", step, 'rm -f "$fault"; kill -9 $$\n')
@@ -42,7 +42,7 @@ NO_INODES = """mkdir -p {place}/fillers; seq 5000 | (cd {place}/fillers && xargs
 READ_ONLY = """mount --bind {place} {place} && mount -o remount,bind,ro {place}\n"""
 
 
-@fault(at={"lock": 1, "stage": 1, "publish": 7, "commit": 8}, quick=("stage", "publish"),
+@fault(at={"lock": 1, "stage": 1, "publish": 7, "commit": 8}, quick=("stage",),
        needs="small_disk")
 def disk_full(on, step):
     """A host's disk has 8 KB left as it unpacks, none as it writes its state."""

@@ -31,7 +31,7 @@ def killed_on_its_way_back(on):
     return run.end()
 
 
-@fault(at=every(130), quick=("stage", "publish", "commit"), says="interrupted")
+@fault(at=every(130), quick=("publish", "commit"), says="interrupted")
 def operator_interrupted(on, step):
     """Ctrl-C as one host is about to begin the step."""
     return signalled(on, step, signal.SIGINT)
@@ -114,7 +114,7 @@ def two_runs_that_overlap(on, step):
 # ---- the link
 
 
-@fault(at={**every(5, BEFORE), **every(7, AFTER), "commit": 0}, quick=("publish",))
+@fault(at={**every(5, BEFORE), **every(7, AFTER), "commit": 0})
 def link_cut_before(on, step):
     """The connection to one host is reset as it begins the step, which it goes on with alone."""
     on.arm(on.victim_at(step), "before", step, 'rm -f "$fault"; kill -9 $PPID\n')
