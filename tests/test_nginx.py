@@ -130,16 +130,14 @@ def fork(monkeypatch, tmp_path):
     """A function that changes a template of a copy of the templates."""
     folder = tmp_path / "templates"
     shutil.copytree(ROOT / "templates", folder)
-    monkeypatch.setattr(templates.loader, "searchpath", [str(folder)])
-    templates.environment.cache.clear()
+    monkeypatch.setattr(templates, "FOLDER", folder)
 
     def change(name, old, new):
         text = (folder / name).read_text()
         assert old in text
         (folder / name).write_text(text.replace(old, new))
 
-    yield change
-    templates.environment.cache.clear()
+    return change
 
 
 def test_nginx_names_what_is_wrong(fork):
