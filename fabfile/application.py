@@ -9,6 +9,7 @@ from .env import ROOT, env
 from .errors import Usage
 from .fleet import once
 from .release import Releases
+from .shell import line
 
 on_app_hosts = partial(once, roles=lambda: env.deploy.roles)
 
@@ -70,9 +71,9 @@ def cache():
     return Path.home() / ".cache" / "fab" / env.deploy.application
 
 
-def restart(fleet):
-    """Restarts the units of each host, one unit after the other in fabric.yml's order."""
-    command(fleet, "restart", restarting)
+def restart(fleet, only=None):
+    """Restarts the units of each host (or one of them), in fabric.yml's order."""
+    command(fleet, "restart", partial(restarting, only=only))
 
 
 def restart_or_stop(fleet, before):
@@ -86,15 +87,31 @@ def command(fleet, step, text):
     """Runs text(host) on the hosts that have units."""
     hosts = [host for host in fleet.hosts if env.units_of(host)]
     if hosts:
-        fleet.run(text, hosts=hosts, step=step, deadline=env.services.deadline).check()
+        deadline = env.services.deadline + env.services.drain
+        fleet.run(text, hosts=hosts, step=step, deadline=deadline).check()
 
 
-def restarting(host):
-    """The command that restarts the units of a host."""
-    manager = services.manager()
-    names = env.units_of(host)
-    steps = [manager.restart(name, env.units[name].processes) for name in names]
-    return services.privileged(" && ".join(steps))
+def restarting(host, only=None):
+    """The command that drains and restarts the units of a host, or one of them."""
+    names = [name for name in env.units_of(host) if only in (None, name)]
+    return " && ".join(draining(name, host) + restarted(name) for name in names)
+
+
+def restarted(name):
+    """The command that restarts a unit."""
+    return services.privileged(services.manager().restart(name, env.units[name].processes))
+
+
+def draining(name, host):
+    """The command, and a separator, that lets a unit end what it is at; nothing for most units.
+
+    Whatever comes of it, the restart follows. INT tells it so; TERM, a run that was interrupted.
+    """
+    drain = env.unit_on(name, host).drain
+    if not drain:
+        return ""
+    return line("(cd {} && PATH=.venv/bin:$PATH exec timeout -s INT {} sh -c {}) >&2; ",
+                f"{env.deploy.deploy_to}/current", env.services.drain, drain)
 
 
 def stopping(host):

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from . import services
-from .application import application
+from .application import application, restart
 from .env import env
 from .errors import Failed, Usage
 from .fleet import once
@@ -12,6 +12,7 @@ from .prove import prove, running
 from .shell import line
 
 PROBE = Path(__file__).with_name("probe_celery.py").read_bytes()
+
 
 def roles():
     """The roles whose hosts run workers."""
@@ -31,7 +32,7 @@ def restart_celery(fleet):
     for hosts in fleet.batches():
         batch = fleet.only(hosts)
         before = pids(running(batch, only=env.celery.unit))
-        restart(batch)
+        restart(batch, only=env.celery.unit)
         for date in {current[host] for host in hosts}:
             same = batch.only(host for host in hosts if current[host] == date)
             came_back(before, pids(proved(same, date)))
@@ -42,16 +43,6 @@ def all_run_workers(fleet):
     others = [host.name for host in fleet.hosts if env.celery.unit not in env.units_of(host)]
     if others:
         raise Usage(f"{', '.join(others)}: no role of theirs runs the unit {env.celery.unit}")
-
-
-def restart(fleet):
-    """Each worker takes no new task and ends those it has; then another one is started.
-
-    One command does both, so that a run that dies leaves no worker that takes nothing.
-    """
-    again = services.privileged(services.manager().restart(env.celery.unit))
-    fleet.run(lambda host: f"({probe(host, env.celery.drain)}) >&2; {again}", step="restart",
-              stdin=PROBE, deadline=2 * env.celery.drain + 30).check()
 
 
 def proved(fleet, date):
@@ -113,10 +104,10 @@ def ask(fleet):
     return fleet.run(probe, step="ask", stdin=PROBE)
 
 
-def probe(host, *seconds):
-    """The command that asks a host's worker, in its release's virtualenv, or empties it."""
-    words = (f"{env.deploy.deploy_to}/current", env.celery.app, worker(host), *seconds)
-    return line(f"cd {{}} && .venv/bin/python -{' {}' * len(words[1:])}", *words)
+def probe(host):
+    """The command that asks a host's worker, in its release's virtualenv."""
+    return line("cd {} && .venv/bin/python - {} {}",
+                f"{env.deploy.deploy_to}/current", env.celery.app, worker(host))
 
 
 def worker(host):

@@ -3,7 +3,7 @@
 A team may set attributes of its own on it; later tasks of the same run find them.
 """
 
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
@@ -48,6 +48,15 @@ class Unit:
     health: str = ""
     release: str = ""
     ask: str = ""
+    drain: str = ""
+
+    def on(self, host, address):
+        """The unit as it is on one host: {address} and {name} filled in, not {socket}."""
+        def filled(text):
+            return text.replace("{address}", address).replace("{name}", host.name)
+
+        texts = {key: value for key, value in vars(self).items() if isinstance(value, str)}
+        return replace(self, **{key: filled(text) for key, text in texts.items()})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +67,7 @@ class Services:
     folder: str = "supervisor/conf.d"
     sudo: bool = False
     deadline: int = 120
+    drain: int = 90
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,11 +123,10 @@ class Cache:
 
 @dataclass(frozen=True, kw_only=True)
 class Celery:
-    """`celery:` how workers are asked and how long they may take to end."""
+    """`celery:` the application and the unit of the workers."""
 
     app: str = ""
     unit: str = "celery"
-    drain: int = 90
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,6 +263,10 @@ class Env(SimpleNamespace):
     def address(self, host):
         """The DNS name or address by which `host` is reached (`fleet: connect_with:`)."""
         return getattr(host, self.fleet.connect_with) or host.private_dns
+
+    def unit_on(self, name, host):
+        """A unit as it is on one host."""
+        return self.units[name].on(host, self.address(host))
 
     def units_of(self, host):
         """The names of the units that run on `host`, in fabric.yml's order."""

@@ -64,16 +64,10 @@ def _command(folder, units, expect, deadline, *, booting=False):
 
 
 def _unit(name, host):
-    """A unit of fabric.yml for one host: {address} and {name} filled in, not {socket}."""
-    unit = env.units[name]
-    facts = {"{address}": env.address(host), "{name}": host.name}
-    asked = {"unit": name, "processes": unit.processes}
-    for key in ("trial", "health", "release", "ask"):
-        text = getattr(unit, key)
-        for mark, value in facts.items():
-            text = text.replace(mark, value)
-        asked[key] = text
-    return asked
+    """What the probe is told of a unit."""
+    unit = env.unit_on(name, host)
+    asked = {key: getattr(unit, key) for key in ("processes", "trial", "health", "release", "ask")}
+    return {"unit": name, **asked}
 
 
 def answers(text):

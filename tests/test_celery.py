@@ -66,7 +66,7 @@ def test_hosts_without_workers_are_refused(monkeypatch):
 # Real workers
 
 SETTINGS = """
-celery: {drain: 3}
+services: {drain: 3}
 prove: {health: 10}
 units:
   celery:
