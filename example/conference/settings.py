@@ -34,16 +34,48 @@ facing = [*hosts("nginx"), *hosts("web")]  # those that a request may name
 ALLOWED_HOSTS = [word for h in facing for word in (h.name, h.private_dns, h.public_dns) if word]
 ALLOWED_HOSTS += ["localhost", "127.0.0.1"]  # a checkout, and the trial of a staged release
 
-INSTALLED_APPS = ["django.contrib.staticfiles", "directory"]
+INSTALLED_APPS = [
+    "django.contrib.contenttypes",
+    "django.contrib.auth",
+    "django.contrib.sessions",
+    "django.contrib.staticfiles",
+    "people",
+    "directory",
+]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 ROOT_URLCONF = "conference.urls"
 WSGI_APPLICATION = "conference.wsgi.application"
-TEMPLATES = [{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}]
+TEST_RUNNER = "tests.runner.Runner"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+            ]
+        },
+    }
+]
+
+# People
+
+AUTH_USER_MODEL = "people.Person"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}Validator"}
+    for name in ("UserAttributeSimilarity", "MinimumLength", "CommonPassword", "NumericPassword")
+]
+LOGIN_REDIRECT_URL = LOGOUT_REDIRECT_URL = "home"
+LOGIN_URL = "login"
+SESSION_ENGINE = "django.contrib.sessions.backends.cached_db"
 
 # Database
 
