@@ -207,7 +207,7 @@ def test_a_dead_broker_is_said_in_one_line(publish):
 
 def test_importing_all_task_code_needs_no_broker(publish):
     site = publish(QUEUED)
-    assert site.manage("check_tasks") == "directory.tasks.record"
+    assert "directory.tasks.record" in site.manage("check_tasks").split()
     (site.root / "directory" / "tasks.py").write_text("import nosuchmodule\n")
     assert "nosuchmodule" in site.manage("check_tasks", code=1)
 

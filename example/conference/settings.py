@@ -4,7 +4,7 @@ import os
 import sys
 from collections import ChainMap
 
-from . import dotenv, release
+from . import dotenv, engines, release
 
 BASE_DIR = release.ROOT
 if not (BASE_DIR / "inventory.py").exists():
@@ -39,6 +39,8 @@ INSTALLED_APPS = [
     "django.contrib.auth",
     "django.contrib.sessions",
     "django.contrib.staticfiles",
+    "haystack",
+    "search",
     "people",
     "directory",
 ]
@@ -111,6 +113,14 @@ if caches:
             "OPTIONS": {"ignore_exc": True, "connect_timeout": 0.3, "timeout": 0.5},
         }
     }
+
+# Search
+
+HAYSTACK_CONNECTIONS = {
+    "default": engines.connection(secrets.get("SEARCH_URL", "whoosh:"), env_file.resolve().parent)
+}
+HAYSTACK_CUSTOM_HIGHLIGHTER = "search.highlighting.Escaped"
+SEARCH_UPDATES = secrets.get("SEARCH_UPDATES", "flagged")  # or realtime, batched
 
 # Celery
 

@@ -7,6 +7,7 @@ from .views import healthz, running
 urlpatterns = [
     path("", include("directory.urls")),
     path("", include("people.urls")),
+    path("", include("search.urls")),
     path("healthz", healthz),
     path("__release__", running),
 ]

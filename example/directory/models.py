@@ -2,17 +2,19 @@
 
 from django.db import models
 from django.urls import reverse
+from search.models import Indexed
 
 
-class Conference(models.Model):
+class Conference(Indexed):
+    shown_in = ("sessions",)
+
     name = models.CharField(max_length=100, unique=True)
     city = models.CharField(max_length=100)
     starts = models.DateField()
     ends = models.DateField()
     about = models.TextField(blank=True)
-    published = models.BooleanField(default=True, db_default=True)
 
-    class Meta:
+    class Meta(Indexed.Meta):
         ordering = ["starts", "name"]
 
     def __str__(self):
@@ -22,14 +24,15 @@ class Conference(models.Model):
         return reverse("conference", args=[self.pk])
 
 
-class Speaker(models.Model):
+class Speaker(Indexed):
+    shown_in = ("sessions",)
+
     name = models.CharField(max_length=100, unique=True)
     about = models.TextField(blank=True)
     link = models.URLField(blank=True)
     link_title = models.CharField(max_length=200, blank=True, editable=False)
-    published = models.BooleanField(default=True, db_default=True)
 
-    class Meta:
+    class Meta(Indexed.Meta):
         ordering = ["name"]
 
     def __str__(self):
@@ -39,15 +42,14 @@ class Speaker(models.Model):
         return reverse("speaker", args=[self.pk])
 
 
-class Session(models.Model):
+class Session(Indexed):
     conference = models.ForeignKey(Conference, models.CASCADE, related_name="sessions")
     title = models.CharField(max_length=200)
     about = models.TextField(blank=True, db_default="")
     speakers = models.ManyToManyField(Speaker, related_name="sessions", blank=True)
     starts = models.DateTimeField()
-    published = models.BooleanField(default=True, db_default=True)
 
-    class Meta:
+    class Meta(Indexed.Meta):
         ordering = ["starts", "title"]
 
     def __str__(self):
