@@ -41,6 +41,7 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "haystack",
     "search",
+    "jobs",
     "people",
     "directory",
 ]
@@ -143,6 +144,9 @@ CELERY_TASK_ACKS_LATE = True
 CELERY_TASK_REJECT_ON_WORKER_LOST = True  # with acks_late: a killed child's task runs again
 CELERY_TASK_TIME_LIMIT = LONGEST_TASK
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+
+# Pages that a user names are read from public addresses, and from these networks.
+LINK_NETWORKS = secrets.get("LINK_NETWORKS", "").split()
 
 # Files
 

@@ -8,6 +8,7 @@ urlpatterns = [
     path("", include("directory.urls")),
     path("", include("people.urls")),
     path("", include("search.urls")),
+    path("", include("jobs.urls")),
     path("healthz", healthz),
     path("__release__", running),
 ]

@@ -4,6 +4,8 @@ from django import forms
 
 from .models import Conference, Session, Speaker
 
+MOST_BYTES = 8_000_000
+
 
 def date(kind="date", pattern="%Y-%m-%d"):
     """The browser's own widget for a date, or for a moment."""
@@ -36,3 +38,21 @@ class SpeakerForm(forms.ModelForm):
     class Meta:
         model = Speaker
         fields = ["name", "about", "link", "published"]
+
+
+class LinkForm(forms.ModelForm):
+    link = forms.URLField(assume_scheme="https")
+
+    class Meta:
+        model = Speaker
+        fields = ["link"]
+
+
+class PictureForm(forms.Form):
+    picture = forms.FileField()
+
+    def clean_picture(self):
+        picture = self.cleaned_data["picture"]
+        if picture.size > MOST_BYTES:
+            raise forms.ValidationError("The file is longer than 8 MB.")
+        return picture
