@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.released import EXAMPLE, TOOLS, Site
+from tests.released import BROKER, EXAMPLE, TOOLS, Site, redis
 
 pytest_plugins = ["tests.released"]
 
@@ -40,6 +40,12 @@ def test_the_search_on(tested, engine):
         xapian(tested.python)
     words = ("python", "manage.py", "test", "tests.test_search")
     tested.run(*words, seconds=300, SEARCH_URL=f"{engine}:")
+
+
+def test_the_stream_on_redis(tested):
+    words = ("python", "manage.py", "test", "tests.test_stream")
+    with redis():
+        tested.run(*words, seconds=300, INBOX_URL=BROKER)
 
 
 @pytest.mark.parametrize("module", SUITE)

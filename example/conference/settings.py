@@ -44,6 +44,7 @@ INSTALLED_APPS = [
     "jobs",
     "people",
     "directory",
+    "stream",
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
@@ -147,6 +148,15 @@ CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 
 # Pages that a user names are read from public addresses, and from these networks.
 LINK_NETWORKS = secrets.get("LINK_NETWORKS", "").split()
+
+# Activity stream
+
+# An instance of its own, role inbox: a broker must never forget, inboxes may be made anew. Without
+# such a host the broker's Redis has them in another database.
+inboxes = [f"redis://{address}/0" for address in addresses("inbox", 6379)]
+inboxes += [f"redis://{address}/1" for address in brokers]
+INBOX_URL = secrets.get("INBOX_URL", inboxes[0] if inboxes else None)
+STREAM_PULL_ABOVE = 10_000  # followers
 
 # Files
 

@@ -9,6 +9,7 @@ urlpatterns = [
     path("", include("people.urls")),
     path("", include("search.urls")),
     path("", include("jobs.urls")),
+    path("", include("stream.urls")),
     path("healthz", healthz),
     path("__release__", running),
 ]

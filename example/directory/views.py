@@ -9,6 +9,7 @@ from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.cache import cache_control
 from django.views.decorators.http import require_POST
+from stream import activities
 
 from . import forms
 from .models import Conference, Picture, Session, Speaker
@@ -96,6 +97,8 @@ def edit(request, kind, pk=None):
     form = form_class(request.POST or None, instance=found, initial=request.GET.dict())
     if form.is_valid():
         saved = form.save()
+        if kind == "session" and not found and saved.published:
+            activities.publish(request.user, session=saved)
         cache.delete(HOME)
         return redirect(saved if saved.published else "home")
     facts = {"form": form, "kind": kind, "found": found}

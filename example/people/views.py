@@ -5,6 +5,7 @@ from django.contrib.auth.decorators import login_required
 from django.core.paginator import Paginator
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_POST
+from stream import activities
 
 from .forms import JoinForm
 from .models import Follow, Person
@@ -44,7 +45,10 @@ def person(request, username):
 def follow(request, username):
     """The visitor follows this person, who may be followed already."""
     found = get_object_or_404(Person.objects.exclude(pk=request.user.pk), username=username)
-    Follow.objects.get_or_create(follower=request.user, followed=found)
+    _, new = Follow.objects.get_or_create(follower=request.user, followed=found)
+    if new:
+        activities.publish(request.user, person=found)
+        activities.followed(request.user.pk)
     return redirect(found)
 
 
@@ -54,4 +58,5 @@ def unfollow(request, username):
     """The visitor follows this person no longer."""
     found = get_object_or_404(Person, username=username)
     Follow.objects.filter(follower=request.user, followed=found).delete()
+    activities.unfollowed(request.user.pk, found.pk)
     return redirect(found)
