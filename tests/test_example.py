@@ -125,7 +125,8 @@ def test_a_served_release_shows_itself(site):
         status, page = get("/")
         assert status == 200 and RELEASE in page and "Harbour Python" in page
         assert re.search(r'href="/static/directory/site\.[0-9a-f]{12}\.css"', page)
-        ok = {"status": "ok", "release": RELEASE, "database": "ok", "cache": "ok"}
+        ok = {"status": "ok", "release": RELEASE, "database": "ok", "cache": "ok",
+              "broker": "ok", "search": "ok"}
         assert get("/healthz") == (200, ok)
         status, facts = get("/__release__")
         assert status == 200 and facts["release"] == RELEASE

@@ -45,6 +45,7 @@ INSTALLED_APPS = [
     "people",
     "directory",
     "stream",
+    "monitor",
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
@@ -118,8 +119,11 @@ if caches:
 
 # Search
 
+# Where there is Solr, it is reached through nginx's one URL; what .env says comes first.
+fronts = addresses("nginx", 8983) if hosts("solr_master") else []
+search = f"http://{fronts[0]}/solr/conference" if fronts else "whoosh:"
 HAYSTACK_CONNECTIONS = {
-    "default": engines.connection(secrets.get("SEARCH_URL", "whoosh:"), env_file.resolve().parent)
+    "default": engines.connection(secrets.get("SEARCH_URL", search), env_file.resolve().parent)
 }
 HAYSTACK_CUSTOM_HIGHLIGHTER = "search.highlighting.Escaped"
 SEARCH_UPDATES = secrets.get("SEARCH_UPDATES", "flagged")  # or realtime, batched
@@ -145,6 +149,14 @@ CELERY_TASK_ACKS_LATE = True
 CELERY_TASK_REJECT_ON_WORKER_LOST = True  # with acks_late: a killed child's task runs again
 CELERY_TASK_TIME_LIMIT = LONGEST_TASK
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_BEAT_SCHEDULE = {
+    "index": {
+        "task": "search.tasks.index_flagged",
+        "schedule": 6 * 3600 if SEARCH_UPDATES == "batched" else 60,
+    },
+    "fan out": {"task": "stream.tasks.fan_out_missed", "schedule": 60},
+}
+MONITOR_PASSWORD = secrets.get("MONITOR_PASSWORD", "")
 
 # Pages that a user names are read from public addresses, and from these networks.
 LINK_NETWORKS = secrets.get("LINK_NETWORKS", "").split()

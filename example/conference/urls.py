@@ -10,6 +10,7 @@ urlpatterns = [
     path("", include("search.urls")),
     path("", include("jobs.urls")),
     path("", include("stream.urls")),
+    path("", include("monitor.urls")),
     path("healthz", healthz),
     path("__release__", running),
 ]
