@@ -14,5 +14,5 @@ class Command(BaseCommand):
     def handle(self, *, count, **options):
         for shot in reversed(Snapshot.objects.order_by("-taken")[:count]):
             states = " ".join(f"{name}={number}" for name, number in sorted(shot.states.items()))
-            slow = "{0} {1} s on {2}".format(*shot.slowest[0]) if shot.slowest else "-"
+            slow = " ".join(map(str, shot.slowest[0])) if shot.slowest else "-"
             self.stdout.write(f"{shot} waiting={shot.waiting} {states or 'idle'} slowest: {slow}")
