@@ -69,6 +69,8 @@ def count(model) -> int:
 
 def suggestion(question: str) -> str:
     """The question in words that the index has; "" where it knows no better."""
+    if not question:
+        return ""
     if name() == "whoosh":  # Haystack asks it for no spelling where nothing is found
         return backend().create_spelling_suggestion(question)
     return SearchQuerySet().filter(content=question).spelling_suggestion(question) or ""

@@ -8,7 +8,7 @@ from django.apps import apps
 from django.core.paginator import Paginator
 from django.shortcuts import render
 from haystack.inputs import AutoQuery
-from haystack.query import SQ, SearchQuerySet
+from haystack.query import SQ, EmptySearchQuerySet, SearchQuerySet
 
 from . import engine
 
@@ -43,7 +43,7 @@ def answer(question, kind, number):
     page = Paginator(found.load_all(), PAGE).get_page(number)
     facts = {"page": page, "results": [(template(result), result) for result in page if result]}
     if not page.paginator.count:
-        return facts | {"suggestion": engine.suggestion(question)}
+        return facts | {"suggestion": engine.suggestion(plain(question))}
     return facts | {"counts": counts(everything)}
 
 
@@ -55,6 +55,8 @@ def plain(question):
 def matching(question):
     """All documents with these words; those that have them in the title weigh more."""
     words = AutoQuery(plain(question))
+    if not words.query_string:
+        return EmptySearchQuerySet()
     return SearchQuerySet().filter(SQ(content=words) & (SQ(title=words) | SQ(content=words)))
 
 
