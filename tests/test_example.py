@@ -77,6 +77,13 @@ def test_models_and_migrations_agree(site):
     site.manage("makemigrations", "--check", "--dry-run")
 
 
+def test_production_settings_are_secure(publish):
+    site = publish(LONELY)
+    key = "".join(map(chr, range(48, 123)))
+    environ = {"SECRET_KEY": key, "HTTPS": "1"}
+    site.run("python", "manage.py", "check", "--deploy", "--fail-level", "WARNING", **environ)
+
+
 def test_settings_come_from_the_roles(publish):
     fleet = [*CACHED, QUEUED[-1], host("db1", DB, "db"), host("lb1", "127.0.31.1", "nginx")]
     names = ("DEBUG", "SECRET_KEY", "CACHES['default']['LOCATION']", "CELERY_BROKER_URL")

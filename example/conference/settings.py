@@ -34,6 +34,14 @@ facing = [*hosts("nginx"), *hosts("web")]  # those that a request may name
 ALLOWED_HOSTS = [word for h in facing for word in (h.name, h.private_dns, h.public_dns) if word]
 ALLOWED_HOSTS += ["localhost", "127.0.0.1"]  # a checkout, and the trial of a staged release
 
+# HTTPS=1 in .env says that visitors come over TLS alone, which nginx or what is before it ends.
+HTTPS = secrets.get("HTTPS") == "1"
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if HTTPS else None
+SECURE_SSL_REDIRECT = SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS
+SECURE_REDIRECT_EXEMPT = ["^healthz$", "^__release__$"]  # a deploy asks the process itself
+SECURE_HSTS_SECONDS = 365 * 24 * 3600 if HTTPS else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = HTTPS
+
 INSTALLED_APPS = [
     "django.contrib.contenttypes",
     "django.contrib.auth",
