@@ -227,6 +227,28 @@ class Flagged(TestCase):
             flagged.index()
         self.assertEqual(flagged.waiting(), 0)
 
+    def test_emptying_a_set_of_speakers_flags_the_sessions(self):
+        session = Session.objects.get(title="Queues that lose nothing")
+        speaker = session.speakers.first()
+        for emptied in (session.speakers, speaker.sessions):
+            session.speakers.set([speaker])
+            with Index().in_place():
+                flagged.index()
+            emptied.clear()
+            session.refresh_from_db()
+            self.assertTrue(session.needs_indexing)
+
+    def test_a_row_that_came_back_keeps_its_document(self):
+        index = Index()
+        with index.in_place():
+            flagged.index()
+            keys = list(Speaker.objects.values_list("pk", flat=True))
+            Speaker.objects.filter(pk__in=keys).delete()
+            # It is in the first batch, its tombstone in a later one.
+            Speaker.objects.create(pk=keys[-1], name="Back")
+            flagged.index()
+        self.assertEqual(index.documents, truth())
+
     def test_a_deleted_row_leaves_a_tombstone(self):
         Conference.objects.filter(name="Small Servers").delete()
         kinds = sorted(Tombstone.objects.values_list("kind", flat=True))
