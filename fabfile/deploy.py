@@ -6,16 +6,24 @@ from .errors import Fenced, Interrupted, Refused, Reverted, Stop, Stranded
 from .lock import locked
 from .prove import prove, trial
 from .release import skew
+from .resume import purpose, unfinished
 from .stage import stage
 
 
-@on_app_hosts(help={"revision": "What to deploy: a branch, tag or commit (deploy.revision)."})
-def deploy(fleet, revision=""):
+@on_app_hosts(help={
+    "revision": "What to deploy: a branch, tag or commit (deploy.revision).",
+    "resume": "Go on with a deploy whose run was killed or lost its hosts.",
+})
+def deploy(fleet, revision="", resume=False):
     """Release a revision on all hosts, or on none."""
-    releases = application(fleet, f"deploy {env.deploy_date}")
+    releases = application(fleet)
     before = releases.preflight()
+    if resume and not env.dry:  # which asks no host what it has
+        env.deploy_date, revision = unfinished(before)
+        fleet.say(f"resume     {purpose(env.deploy_date, revision)}")
     built = build(fleet, revision or env.deploy.revision)
-    has_room(before, built)
+    has_room(before, built, resumed=resume)
+    releases.begin(purpose(env.deploy_date, built.revision), env.deploy_date if resume else None)
     with locked(releases) as taken:
         before = settle(releases, before, taken)
         stage(releases, built, before)
@@ -37,7 +45,7 @@ def rollforward(fleet):
     move(fleet, "rollforward", "next", "")
 
 
-def has_room(before, built):
+def has_room(before, built, *, resumed=False):
     """Refused, naming the hosts, where the release would not fit or its name is not the newest."""
     problems = []
     for host, reply in before.items():
@@ -48,7 +56,7 @@ def has_room(before, built):
         if inodes.isdigit() and int(inodes) < 2 * built.files + 1000:
             problems.append(f"{host.name}: {inodes} inodes free, {2 * built.files + 1000} needed")
         newest = max(reply.all("release"), default="")
-        if newest >= env.deploy_date:
+        if newest > env.deploy_date or (newest == env.deploy_date and not resumed):
             problems.append(f"{host.name}: has {newest} already; is this machine's clock behind?")
     if problems:
         raise Refused("\n".join(problems))

@@ -34,6 +34,7 @@ main() {
         lock | unlock) recorded=yes; mutex ;;
         publish | commit | revert | adopt) recorded=yes; mutex; fence ;;
         stage | command | clean) recorded=yes; mutex; fence; end_mutex ;; # these take long
+        attempt) ;; # a command, which has asked
         *) die 2 "release.sh knows no verb '$verb'" ;;
     esac
     "do_$verb"
@@ -53,6 +54,7 @@ do_preflight() {
     [ -z "$foreign" ] || say "foreign $PWD/current"
     say "token $(highest_token)"
     if lock_is_held; then lock_facts; fi
+    [ -z "$lock_token" ] || say "unfinished $lock_purpose"
     if is_pending; then say "pending $from $to"; fi
     shared_missing
     releases | sed 's/^/release /'
@@ -89,7 +91,7 @@ do_lock() {
     lock_token=$TOKEN lock_owner=$OWNER lock_purpose=$PURPOSE lock_run=$RUN lock_since=$now
     write_lock
     say "token $TOKEN"
-    if is_pending; then # looked at only now, when the run that left it is fenced off
+    if is_pending && [ "$to" != "${RESUME-}" ]; then # only now that who left it is fenced off
         go_back
         record revert 0
         from='' to=''
@@ -146,13 +148,43 @@ do_stage() {
     say "staged $DATE"
 }
 
-do_command() {
-    to=$DATE
+do_command() { # once for each release: what became of it is here, whatever becomes of the link
+    to=$DATE at=state/commands/$DATE-$(say "$COMMAND" | sha256sum | cut -c 1-8)
     is_staged
-    status=0
-    run_in_release </dev/null >&2 || status=$?
+    mutex
+    [ -e "$at.log" ] || begin
+    end_mutex
+    watch
+    [ -e "$at.status" ] ||
+        refuse "" "nobody knows how it ended: $COMMAND; what it printed is in $PWD/$at.log"
+    status=$(cat "$at.status")
     say "exit $status"
     [ "$status" = 0 ] || die 1 "exit status $status: $COMMAND"
+}
+
+begin() { # in a session of its own; it holds its log's lock for as long as any of it runs
+    mkdir -p state/commands
+    exec 7>>"$at.log"
+    flock 7
+    at=$at setsid sh "$script" attempt </dev/null >&7 2>&1 8>&- 9>&- &
+    say $! >"$at.pid"
+    exec 7>&-
+}
+
+watch() { # says what it prints until it has ended, which another call may have seen before
+    if flock -n "$at.log" true; then
+        cat "$at.log" >&2
+    else
+        tail -n +1 -s 0.1 -f --pid="$(cat "$at.pid")" "$at.log" >&2
+        flock "$at.log" true
+    fi
+}
+
+do_attempt() {
+    status=0
+    run_in_release || status=$?
+    say "$status" >"$at.status.new"
+    keep "$at.status"
 }
 
 # ---- the switch, and what makes it stay
@@ -162,10 +194,11 @@ do_publish() {
     read_current
     [ -z "$foreign" ] || refuse "foreign $PWD/current" "$PWD/current is not a link of ours"
     if ! is_pending; then
-        write_pending "$current" "$DATE"
+        from=$current
     elif [ "$to" != "$DATE" ]; then
         refuse "pending $from $to" "the publish of $to waits for its commit or revert"
     fi
+    write_pending "$from" "$DATE"
     if [ -n "${RESTART-}" ]; then arm; fi
     switch_to "$to"
     say "published $to${nl}previous $from${nl}switched $switched"
@@ -301,7 +334,7 @@ process_of() { # PATH: `pid 4121 celery`, the first process that has to do with 
 
 take_away() { # DATE: out of sight by one rename; sweep removes it
     mv -T "releases/$1" "releases/.trash-$1"
-    rm -f "state/releases/$1" "state/releases/$1.live"
+    rm -f "state/releases/$1" "state/releases/$1.live" "state/commands/$1-"*
     say "removed $1"
 }
 
@@ -494,7 +527,7 @@ write_facts() {
 run_in_release() ( # COMMAND, with the release's virtualenv and without this script's variables
     cd -P "releases/$DATE" || exit
     exec env -u SCRIPT_SHA256 -u DEPLOY_TO -u TOKEN -u DATE -u OWNER -u PURPOSE -u LEASE -u RUN \
-        -u SHARED_FOLDERS -u SHARED_FILES -u REQUIREMENTS -u PYTHON -u COMMAND \
+        -u SHARED_FOLDERS -u SHARED_FILES -u REQUIREMENTS -u PYTHON -u COMMAND -u RESUME -u at \
         LC_ALL=C.UTF-8 "PATH=$PWD/.venv/bin:$PATH" sh -c "$COMMAND" 2>&1
 )
 
@@ -609,7 +642,7 @@ values_as_meant() {
         *[!0-9]*) die 2 "TOKEN, LEASE, KEEP, MIN_TOKEN, TAKE and LAST are whole numbers" ;;
     esac
     case $verb in
-        stage | command | publish | commit | manifest)
+        stage | command | attempt | publish | commit | manifest)
             is_date "$DATE" || die 2 "DATE is 14 digits, not '$DATE'" ;;
     esac
     [ -z "${BASE-}" ] || is_date "$BASE" || die 2 "BASE is 14 digits, not '$BASE'"

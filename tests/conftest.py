@@ -123,6 +123,14 @@ class Team:
         return {row["host"]: row["current"] for row in self.json("check")}
 
 
+def eventually(question, seconds=15):
+    """Waits until the answer is true."""
+    deadline = time.monotonic() + seconds
+    while not question():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.05)
+
+
 class Visitors:
     """Requests through the load balancer, one after the other, while something is done."""
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from fabfile import artifact
+from tests.conftest import eventually
 
 SCRIPT = Path(__file__).parent.parent / "fabfile" / "release.sh"
 SHA256 = sha256(SCRIPT.read_bytes()).hexdigest()
@@ -207,7 +208,7 @@ def test_preflight_tells_everything_and_changes_nothing(host):
     assert answer.facts == {
         "setup": "yes", "current": TWO, "previous": ONE, "next": THREE, "token": "1",
         "lock_token": "1", "lock_owner": "ann@laptop", "lock_purpose": "-", "lock_run": "here:1:2",
-        "missing": ".env", "release": THREE,
+        "unfinished": "-", "missing": ".env", "release": THREE,
     }
 
 
@@ -578,7 +579,59 @@ def test_command(host):
     assert host.ask("command", DATE=TWO, COMMAND="true").code == 6
 
 
+COUNTED = "echo begun >>../../count; sleep 1; echo done"
+
+
+def test_a_command_goes_on_without_its_link_and_is_never_repeated(host):
+    host.stage(ONE)
+    cut = host.start("command", DATE=ONE, COMMAND=COUNTED)
+    eventually((host.root / "count").exists)
+    cut.kill()
+    attached, again = (host.do("command", DATE=ONE, COMMAND=COUNTED) for _ in range(2))
+    assert (attached.stdout, attached.stderr) == ("exit 0\n", "done\n")
+    assert (again.stdout, again.stderr) == ("exit 0\n", "done\n")
+    assert (host.root / "count").read_text() == "begun\n"
+
+
+def test_a_command_that_failed_stays_failed(host):
+    host.stage(ONE)
+    values = {"DATE": ONE, "COMMAND": "echo once >>../../count; exit 3"}
+    assert [host.ask("command", **values).code for _ in range(2)] == [1, 1]
+    assert (host.root / "count").read_text() == "once\n"
+
+
+def test_a_command_whose_end_nobody_saw_is_refused(host):
+    host.stage(ONE)
+    cut = host.start("command", DATE=ONE, COMMAND=COUNTED)
+    eventually((host.root / "count").exists)
+    cut.kill()
+    [pid] = (host.root / "state/commands").glob("*.pid")
+    os.killpg(int(pid.read_text()), signal.SIGKILL)
+    answer = host.ask("command", DATE=ONE, COMMAND=COUNTED)
+    assert answer.code == 6
+    assert answer.stderr.startswith(f"nobody knows how it ended: {COUNTED}; what it printed is in ")
+
+
 # ---- publish, commit, revert
+
+
+def test_a_switch_that_is_resumed_stays_and_is_kept(host):
+    host.deploy(ONE)
+    host.stage(TWO)
+    host.do("publish", DATE=TWO)
+    assert host.do("preflight", LEASE=0).facts["unfinished"] == "-"
+    assert "reverted" not in host.lock(TAKE=host.token, RESUME=TWO).facts
+    assert host.current == TWO
+    assert host.do("publish", DATE=TWO).facts["previous"] == ONE
+    host.do("commit", DATE=TWO)
+    assert host.line == [ONE, TWO]
+
+
+def test_of_another_switch_the_host_goes_back_all_the_same(host):
+    host.deploy(ONE)
+    host.stage(TWO)
+    host.do("publish", DATE=TWO)
+    assert host.lock(TAKE=host.token, RESUME=THREE).facts["reverted"] == f"{TWO} {ONE}"
 
 
 def test_publish_and_commit(host):

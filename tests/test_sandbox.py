@@ -17,7 +17,7 @@ from fabfile import machine, processes, sandbox
 from fabfile.errors import NotInstalled, Refused
 from fabfile.loopback import Loopback
 from inventory import load
-from tests.conftest import Team, inventory_of
+from tests.conftest import Team, eventually, inventory_of
 
 HOSTS = (
     ("lb1", ["nginx"]),
@@ -86,10 +86,6 @@ def bare(tmp_path):
     one = Sandbox(path)
     yield one
     one.fab("sandbox_down")
-
-
-def eventually(question, seconds=15):
-    assert processes.wait_for(question, seconds)
 
 
 def say(address, port, words, until):
@@ -220,12 +216,7 @@ def test_nginx_starts_once_it_has_a_configuration(up):
     assert urllib.request.urlopen(f"http://{LB}:8080/", timeout=5).read() == b"hello"
 
 
-SLOW_TO_END = pytest.mark.xfail(
-    strict=False, reason="on a busy machine PostgreSQL's children can outlive a killed supervisord"
-)
-
-
-@pytest.mark.parametrize("killed", ["sshd", pytest.param("supervisord", marks=SLOW_TO_END)])
+@pytest.mark.parametrize("killed", ["sshd", "supervisord"])
 def test_what_was_killed_is_seen_and_started_again(up, killed):
     os.kill(up.pid("db1", killed), signal.SIGKILL)
     eventually(lambda: "down" in json.dumps(up.status()["db1"]))

@@ -192,6 +192,20 @@ def test_a_killed_run_leaves_a_fleet_that_serves_and_deploys(team):
     one_release(team)
 
 
+def test_a_killed_run_is_gone_on_with_wherever_it_was(team):
+    dates = set()
+    for words, step in ((), "trial"), (("--resume",), "switched"):
+        run = team.start("deploy", *words)
+        wait_for_step(run, step)
+        run.kill()
+        run.communicate()
+        dates |= {row["release"] for row in team.json("releases")}
+    output = team.fab("deploy", "--resume")
+    date = one_release(team)
+    assert date == max(dates) and f"resume     deploy {date} of " in output
+    assert "no host was left in a deploy" in team.fab("deploy", "--resume", code=6)
+
+
 def test_the_audit_log_says_who_did_what(team):
     rows = team.json("audit", "--last", "200")
     assert {"stage", "publish", "commit", "revert"} <= {row["verb"] for row in rows}
