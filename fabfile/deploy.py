@@ -1,5 +1,7 @@
 """deploy, rollback, rollforward and what one wants to know about them: the list of steps."""
 
+import time
+
 from .application import application, build, on_app_hosts, restart, restart_or_stop, way_back
 from .env import env
 from .errors import Fenced, Interrupted, Refused, Reverted, Stop, Stranded
@@ -8,6 +10,7 @@ from .prove import prove, trial
 from .release import skew
 from .resume import purpose, unfinished
 from .stage import stage
+from .watch import watch
 
 
 @on_app_hosts(help={
@@ -29,7 +32,7 @@ def deploy(fleet, revision="", resume=False):
         stage(releases, built, before)
         trial(fleet, env.deploy_date)
         migrate(releases)
-        switch(releases, before, env.deploy_date)
+        switch(releases, before, env.deploy_date, watched=env.prove.watch > 0)
         clean(releases)
 
 
@@ -118,17 +121,19 @@ def agreed(before, neighbour, verb):
     raise Refused(f"{verb}: hosts disagree, name a release with --to\n{seen}")
 
 
-def switch(releases, before, date):
+def switch(releases, before, date, *, watched=False):
     """Publish, restart, prove, batch by batch; then all hosts keep it, or all go back."""
     switched = []
     try:
         for hosts in releases.fleet.batches():
-            batch = releases.on(releases.fleet.only(hosts))
+            batch, began = releases.on(releases.fleet.only(hosts)), time.monotonic()
             switched += hosts
             published = batch.publish(date, way_back(before))
             restart(batch.fleet)
             prove(batch.fleet, date)
             report(batch.fleet, before, published, date)
+            if watched and not env.dry:
+                watch(releases.fleet, batch.fleet, date, began)
     except Fenced:
         raise  # the newer run decides what this fleet serves
     except (Stop, KeyboardInterrupt) as error:

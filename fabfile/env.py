@@ -89,6 +89,8 @@ class Prove:
 
     trial: int = 30
     health: int = 30
+    watch: int = 0
+    errors: int = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +102,7 @@ class Nginx:
     upstream_port: int = 8000
     unit: str = "nginx"
     command: str = "nginx"
+    access_log: str = "logs/nginx-access.log"
     vars: dict = field(default_factory=dict)
 
 
@@ -186,27 +189,30 @@ def typed(kind, values, place):
         if required and name not in values:
             raise Usage(f"fabric.yml: {place}.{name} is missing")
     hints = get_type_hints(kind)
-    return kind(**{key: checked(hints[key], v, f"{place}.{key}") for key, v in values.items()})
+    return kind(**{
+        key: checked(hints[key], value, f"{place}.{key}", least=0 if known[key].default == 0 else 1)
+        for key, value in values.items()
+    })
 
 
-def checked(hint, value, place):
+def checked(hint, value, place, *, least=1):
     """`value` as the annotated type: lists become tuples; anything that does not fit is refused."""
     if get_origin(hint) is tuple:
         if isinstance(value, str | dict) or not hasattr(value, "__iter__"):
             raise Usage(f"fabric.yml: {place} must be a list, not {value!r}")
         return tuple(checked(get_args(hint)[0], entry, place) for entry in value)
-    if wanted := missed(hint, value):
+    if wanted := missed(hint, value, least):
         raise Usage(f"fabric.yml: {place} must be {wanted}, not {value!r}")
     return value
 
 
-def missed(hint, value):
+def missed(hint, value, least):
     """What `value` has to be instead, in words; '' if it is as annotated."""
     if get_origin(hint) is Literal:
         return "" if value in get_args(hint) else " or ".join(get_args(hint))
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
         return _words[hint]
-    return "1 or more" if hint is int and value < 1 else ""
+    return f"{least} or more" if hint is int and value < least else ""
 
 
 _words = {str: "text", int: "a whole number", bool: "true or false", dict: "a mapping"}

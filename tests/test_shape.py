@@ -19,7 +19,7 @@ ROWS = (
     {"fleet"},
     {"launcher"},
     {"artifact", "release", "services", "prove", "loopback", "cores", "corpus"},
-    {"application", "lock", "resume", "stage", "solr_hosts", "nginx_proof"},
+    {"application", "lock", "resume", "stage", "watch", "solr_hosts", "nginx_proof"},
     {"adopt", "deploy", "hosts", "reports", "nginx", "cache", "celery", "sandbox", "solr",
      "solr_reports"},
     {"promote"},
