@@ -8,6 +8,7 @@ from .errors import Fenced, Interrupted, Refused, Reverted, Stop, Stranded
 from .lock import locked
 from .prove import prove, trial
 from .release import skew
+from .reply import replies
 from .resume import purpose, unfinished
 from .stage import stage
 from .watch import watch
@@ -178,8 +179,12 @@ def commit(releases, date):
 
 
 def clean(releases):
-    """Old releases go; the deploy has succeeded, so that a failure here is only said."""
+    """Old releases go, but not those that are used; the deploy has succeeded even if this fails."""
     outcomes = releases.outcomes("clean", {"KEEP": env.deploy.keep})
+    for host, reply in replies(outcomes).items():
+        for kept in reply.all("kept"):
+            if " pid " in kept or " named in " in kept:
+                releases.fleet.say(f"kept       {kept}", host)
     for host, outcome in outcomes.failed.items():
         releases.fleet.say(f"old releases were not removed: {outcome.reason}", host)
 

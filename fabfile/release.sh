@@ -295,13 +295,13 @@ do_clean() {
     read_current
     neighbours "$current"
     is_pending || :
-    busy=$(processes)
     mutex # choosing and taking away are one step
     fence
     [ "$KEEP" -gt 0 ] || KEEP=1
-    count=0
+    count=0 users='' looked=''
     for date in $(releases | sort -r); do
         judge "$date"
+        [ -n "$reason" ] || { look; reason=$(user_of "$PWD/releases/$date"); }
         if [ -n "$reason" ]; then say "kept $date $reason"; else take_away "$date"; fi
     done
     take_away_venvs
@@ -315,21 +315,33 @@ judge() { # DATE: the reason why it stays, or none. Called newest first, which c
     if [ "$1" = "$current" ]; then reason=current
     elif [ "$1" = "$from" ] || [ "$1" = "$to" ]; then reason=pending
     elif [ "$1" = "$previous" ] || [ "$1" = "$next" ]; then reason="beside the current one"
-    elif has "$nl${IN_USE-}$nl" "$nl$1$nl"; then reason="in use"
-    elif has "$busy" "$PWD/releases/$1"; then reason=$(process_of "$PWD/releases/$1")
     elif [ $live = yes ] && [ "$count" -le "$KEEP" ]; then reason="of the last $KEEP that were live"
     elif [ $live = no ] && [ "$1" -gt "${than:-0}" ]; then reason="newer than the current one"
     fi
 }
 
-processes() { # where each process that may be looked at runs, and what it was started with
-    find /proc/[0-9]*/cwd /proc/[0-9]*/exe -maxdepth 0 -printf '%p %l\n' 2>/dev/null || :
-    grep -asHz -e /releases/ -e /venvs/ /proc/[0-9]*/environ /proc/[0-9]*/cmdline | tr '\0' '\n'
+look() { # users: what may be seen to use a release or a virtualenv; once, and only if one may go
+    [ -z "$looked" ] || return 0
+    looked=yes users=$(
+        set +e
+        set -- -F -e "$PWD/releases/" -e "$PWD/venvs/"
+        find /proc/[0-9]*/cwd /proc/[0-9]*/exe /proc/[0-9]*/fd/* -maxdepth 0 -printf '%p %l\n' \
+            2>/dev/null | grep "$@"
+        grep -asHz "$@" /proc/[0-9]*/environ /proc/[0-9]*/cmdline | tr '\0' '\n'
+        grep -sH "$@" /proc/[0-9]*/maps
+        crontab -l 2>/dev/null | sed 's/^/crontab:/' | grep "$@"
+        grep -sHr "$@" /etc/crontab /etc/cron.d /etc/systemd/system /run/systemd/transient \
+            /etc/supervisor "$HOME/.config/systemd" "$HOME/supervisor"
+        :
+    )
 }
 
-process_of() { # PATH: `pid 4121 celery`, the first process that has to do with it
-    pid=$(say "$busy" | grep -F -m 1 -e "$1" | cut -d / -f 3)
-    say "pid $pid $(cat "/proc/$pid/comm" 2>/dev/null)"
+user_of() { # PATH: the first who uses it, `pid 4121 celery` or `named in FILE`; or none
+    user=$(say "$users" | grep -F -m 1 -e "$1") || return 0
+    case $user in
+        /proc/*) pid=${user#/proc/} pid=${pid%%/*}; say "pid $pid $(cat "/proc/$pid/comm" 2>&1)" ;;
+        *) say "named in ${user%%:*}" ;;
+    esac
 }
 
 take_away() { # DATE: out of sight by one rename; sweep removes it
@@ -341,7 +353,9 @@ take_away() { # DATE: out of sight by one rename; sweep removes it
 take_away_venvs() { # those that no release links to
     linked=$(readlink releases/*/.venv) || :
     for path in venvs/*; do
-        if has "$linked" "/$path" || has "$busy" "$PWD/$path" || [ ! -d "$path" ]; then continue; fi
+        if has "$linked" "/$path" || [ ! -d "$path" ]; then continue; fi
+        look
+        [ -z "$(user_of "$PWD/$path")" ] || continue
         mv -T "$path" "venvs/.trash-${path#venvs/}"
         say "venv ${path#venvs/} removed"
     done

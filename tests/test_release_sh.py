@@ -808,27 +808,61 @@ def test_clean_after_a_rollback(host):
         host.deploy(date)
     host.do("publish", DATE=TWO)
     host.do("commit", DATE=TWO)
-    answer = host.do("clean", KEEP=0, IN_USE=f"{FOUR}\nwhatever")
+    answer = host.do("clean", KEEP=0)
     assert answer.all("kept") == [
-        f"{FIVE} of the last 1 that were live", f"{FOUR} in use", f"{THREE} beside the current one",
+        f"{FIVE} of the last 1 that were live", f"{THREE} beside the current one",
         f"{TWO} current", f"{ONE} beside the current one"]
 
 
-def test_clean_spares_what_a_process_runs_from(host):
-    for date in (ONE, TWO, THREE, FOUR, FIVE):
+MAPS = """
+import mmap, sys
+with open(sys.argv[1], "rb") as file:
+    kept = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+print(flush=True)
+sys.stdin.read()
+"""
+USES = {
+    "folder": lambda release: {"args": ["sleep", "60"], "cwd": release},
+    "open file": lambda release: {"args": ["sleep", "60"], "stdin": (release / "a file").open()},
+    "environment": lambda release: {"args": ["sleep", "60"], "env": {"HERE": f"a:{release}/bin"}},
+    "argument": lambda release: {"args": ["sh", "-c", "sleep 60; :", release / "x"]},
+}
+
+
+@pytest.mark.parametrize("use", USES.values(), ids=USES)
+def test_clean_spares_what_a_process_uses(host, use):
+    for date in (ONE, TWO, THREE, FOUR):
         host.deploy(date)
-    inside = subprocess.Popen(["sleep", "60"], cwd=host.root / "releases" / ONE)
-    told = subprocess.Popen(["sleep", "60"], env={"PATH": os.environ["PATH"],
-                                                  "HERE": f"a:{host.root}/releases/{TWO}/bin"})
+    user = subprocess.Popen(**use(host.root / "releases" / TWO), start_new_session=True)
     try:
         answer = host.do("clean", KEEP=1)
     finally:
-        for process in (inside, told):
-            process.kill()
-            process.wait()
-    assert answer.all("removed") == [THREE]
-    assert answer.all("kept")[2:] == [
-        f"{TWO} pid {told.pid} sleep", f"{ONE} pid {inside.pid} sleep"]
+        os.killpg(user.pid, signal.SIGKILL)
+        user.wait()
+    assert answer.all("removed") == [ONE]
+    comm = "sh" if user.args[0] == "sh" else "sleep"
+    assert answer.all("kept")[2:] == [f"{TWO} pid {user.pid} {comm}"]
+
+
+def test_clean_spares_a_file_that_is_mapped(host):
+    for date in (ONE, TWO, THREE):
+        host.deploy(date)
+    path = host.root / "releases" / ONE / "a file"
+    with subprocess.Popen([sys.executable, "-c", MAPS, path], stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE) as user:
+        user.stdout.readline()
+        answer = host.do("clean", KEEP=1)
+        user.stdin.close()
+    assert answer.all("kept")[-1].startswith(f"{ONE} pid {user.pid} python")
+
+
+def test_clean_spares_what_a_unit_names(host):
+    for date in (ONE, TWO, THREE):
+        host.deploy(date)
+    unit = host.home / "supervisor/conf.d/odd.conf"
+    unit.parent.mkdir(parents=True)
+    unit.write_text(f"command={host.root}/releases/{ONE}/run\n")
+    assert host.do("clean", KEEP=1).all("kept")[-1] == f"{ONE} named in {unit}"
 
 
 def test_clean_of_pending_and_of_virtualenvs(host):
