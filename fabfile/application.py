@@ -72,7 +72,7 @@ def cache():
 
 
 def restart(fleet, only=None):
-    """Restarts the units of each host (or one of them), in fabric.yml's order."""
+    """Restarts the units of each host, or those of them that are named."""
     command(fleet, "restart", partial(restarting, only=only))
 
 
@@ -92,9 +92,20 @@ def command(fleet, step, text):
 
 
 def restarting(host, only=None):
-    """The command that drains and restarts the units of a host, or one of them."""
-    names = [name for name in env.units_of(host) if only in (None, name)]
-    return " && ".join(draining(name, host) + restarted(name) for name in names)
+    """The command that drains and restarts the units of a host, or those that are named.
+
+    All at once: none of them waits for another one, and the visitors would wait for all.
+    """
+    names = [name for name in env.units_of(host) if only is None or name in only]
+    commands = [draining(name, host) + restarted(name) for name in names]
+    return at_once(commands) if len(commands) > 1 else commands[0]
+
+
+def at_once(commands):
+    """The command that runs others side by side, and fails if one of them does."""
+    begun = " ".join(f'({command}) & pids="$pids $!";' for command in commands)
+    ended = "for pid in $pids; do wait $pid || failed=$?; done"
+    return f"(pids=; {begun} failed=0; {ended}; exit $failed)"
 
 
 def restarted(name):

@@ -130,6 +130,8 @@ class Celery:
 
     app: str = ""
     unit: str = "celery"
+    beside: tuple[str, ...] = ()
+    snapshots: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

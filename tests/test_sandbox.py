@@ -23,7 +23,7 @@ HOSTS = (
     ("lb1", ["nginx"]),
     ("web1", ["web"]),
     ("cache1", ["memcached"]),
-    ("redis1", ["redis"]),
+    ("redis1", ["redis", "inbox"]),
     ("db1", ["db"]),
     ("bare1", []),
 )
@@ -107,7 +107,7 @@ def test_each_host_is_up_and_only_those_that_need_it_have_programs(up):
         "lb1": ("up", "nginx STOPPED"),
         "web1": ("up", ""),
         "cache1": ("up", "memcached RUNNING"),
-        "redis1": ("up", "redis RUNNING"),
+        "redis1": ("up", "inbox RUNNING, redis RUNNING"),
         "db1": ("up", "db RUNNING"),
         "bare1": ("up", ""),
     }
@@ -150,7 +150,8 @@ def test_the_servers_answer(up):
     assert say(CACHE, 11211, b"set a 0 0 1\r\n7\r\nget a\r\n", b"END") == (
         b"STORED\r\nVALUE a 0 1\r\n7\r\nEND\r\n"
     )
-    assert b"noeviction" in say(REDIS, 6379, b"CONFIG GET maxmemory-policy\r\n", b"noeviction")
+    for port, policy in ((6379, b"noeviction"), (6380, b"allkeys-lru")):
+        assert policy in say(REDIS, port, b"CONFIG GET maxmemory-policy\r\n", policy)
 
 
 def psql(password, statement):

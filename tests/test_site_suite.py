@@ -1,5 +1,6 @@
 """The site's own tests, in a virtualenv with what its lock says and hypothesis."""
 
+import re
 import shutil
 import subprocess
 from importlib.metadata import version
@@ -34,12 +35,26 @@ def xapian(python):
         place.symlink_to(found)
 
 
+CASE = re.compile(r"^test_(\w+) \(.*?\) \.\.\. (.*?)(?=^test_\w+ \(|^-{9}|\Z)", re.M | re.S)
+
+
+def search_suite(site, url, keep):
+    """Runs the cases on an engine; what became of each is kept for the table of all engines."""
+    command = site.command("python", "manage.py", "test", "tests.test_search", "-v2")
+    command["env"]["SEARCH_URL"] = url
+    done = subprocess.run(**command, capture_output=True, text=True, timeout=300)
+    cases = {name.replace("_", " "): said.split()[-1] for name, said in CASE.findall(done.stderr)}
+    rate = re.search(r"^(\w+) indexed .* ([\d,]+/s)$", done.stdout, re.M)
+    if rate:
+        keep(f"search on {rate[1]}", cases | {"rows indexed": rate[2]})
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("engine", ["whoosh", "xapian"])
-def test_the_search_on(tested, engine):
+def test_the_search_on(tested, engine, record_property):
     if engine == "xapian":
         xapian(tested.python)
-    words = ("python", "manage.py", "test", "tests.test_search")
-    tested.run(*words, seconds=300, SEARCH_URL=f"{engine}:")
+    search_suite(tested, f"{engine}:", record_property)
 
 
 def test_the_stream_on_redis(tested):

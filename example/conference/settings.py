@@ -149,6 +149,7 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
     "unacked_restore_interval": 2,
     "unacked_restore_throttle": 1,
     "socket_connect_timeout": 2,
+    "max_retries": 0,  # a visitor hears at once that the queue is down; a worker tries again anyway
 }
 CELERY_TASK_ALWAYS_EAGER = not brokers
 CELERY_TASK_EAGER_PROPAGATES = True
@@ -173,7 +174,7 @@ LINK_NETWORKS = secrets.get("LINK_NETWORKS", "").split()
 
 # An instance of its own, role inbox: a broker must never forget, inboxes may be made anew. Without
 # such a host the broker's Redis has them in another database.
-inboxes = [f"redis://{address}/0" for address in addresses("inbox", 6379)]
+inboxes = [f"redis://{address}/0" for address in addresses("inbox", 6380)]
 inboxes += [f"redis://{address}/1" for address in brokers]
 INBOX_URL = secrets.get("INBOX_URL", inboxes[0] if inboxes else None)
 STREAM_PULL_ABOVE = 10_000  # followers

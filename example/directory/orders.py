@@ -20,7 +20,7 @@ def picture(request, pk):
     if not form.is_valid():
         return refusal(form)
     upload = form.cleaned_data["picture"]
-    tasks.keep_picture(found.pk, "upload", upload.read(), "application/octet-stream")
+    tasks.keep_picture(found.pk, "upload", upload.read(), kind="")  # shown to nobody
     return start(request, tasks.resize_picture, found.pk)
 
 

@@ -118,8 +118,6 @@ class Searching(TestCase):
         self.assertNotIn("Small Servers", self.titles("servers -Porto"))
 
     def test_a_misspelt_word_is_corrected(self):
-        if engine.name() == "solr":
-            self.skipTest("the core has no spellchecker")
         page = self.search("warehause")
         self.assertEqual(page.context["suggestion"], "warehouse")
 
