@@ -19,6 +19,7 @@ ROWS = (
     {"launcher"},
     {"artifact", "release", "services", "prove", "loopback", "cores", "corpus"},
     {"application", "lock", "stage", "solr_hosts", "nginx_proof"},
+    {"rebuild"},
     {"adopt", "deploy", "hosts", "reports", "nginx", "cache", "celery", "sandbox", "solr",
      "solr_reports"},
     {"promote"},
