@@ -90,7 +90,6 @@ class Nginx:
     upstream_port: int = 8000
     unit: str = "nginx"
     command: str = "nginx"
-    vars: dict = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,15 @@ def word(value):
     return text
 
 
-environment.filters["word"] = word
+def flag(host, name):
+    """A filter: whether a host's var says so. ValueError if it is neither true nor false."""
+    value = host.vars.get(name, False)
+    if not isinstance(value, bool):
+        raise ValueError(f"{host.name}: {name} must be true or false, not {value!r}")
+    return value
+
+
+environment.filters |= {"word": word, "flag": flag}
 
 
 def names(start):
