@@ -103,7 +103,6 @@ class Nginx:
     unit: str = "nginx"
     command: str = "nginx"
     access_log: str = "logs/nginx-access.log"
-    vars: dict = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

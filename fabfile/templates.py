@@ -20,7 +20,7 @@ def environment(folder):
         loader=jinja2.FileSystemLoader(folder), undefined=jinja2.StrictUndefined,
         keep_trailing_newline=True, trim_blocks=True,
     )
-    made.filters["word"] = word
+    made.filters |= {"word": word, "flag": flag}
     return made
 
 
@@ -30,6 +30,14 @@ def word(value):
     if not re.fullmatch(r"[A-Za-z0-9_./:-]+", text):
         raise ValueError(f"{text!r} is not a plain word, so it could change the configuration")
     return text
+
+
+def flag(host, name):
+    """A filter: whether a host's var says so. ValueError if it is neither true nor false."""
+    value = host.vars.get(name, False)
+    if not isinstance(value, bool):
+        raise ValueError(f"{host.name}: {name} must be true or false, not {value!r}")
+    return value
 
 
 def names(start):

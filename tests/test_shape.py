@@ -20,6 +20,7 @@ ROWS = (
     {"launcher"},
     {"artifact", "release", "services", "prove", "loopback", "cores", "corpus"},
     {"application", "lock", "resume", "stage", "watch", "solr_hosts", "nginx_proof"},
+    {"rebuild"},
     {"adopt", "deploy", "hosts", "reports", "nginx", "cache", "celery", "sandbox", "solr",
      "solr_reports"},
     {"promote"},
