@@ -1,8 +1,10 @@
 """Faults of a host: its power, its disk, its clock; of what it is sent, and of the release."""
 
 import os
+import signal
 
 from .faults import AFTER, BEFORE, KILLED, agreed, every, fault
+from .processes import wait_for
 from .stepping import VALUES, kill_everywhere
 
 # ---- the host
@@ -150,11 +152,14 @@ def migration_fails(on, step):
     return on.fab("deploy", way="half-migrated")
 
 
-@fault(at={"migrate": 5})
+@fault(at={"migrate": KILLED})
 def migration_left_behind(on, step):
-    """The connection is reset while a migration is at work, which goes on: the next run's waits."""
-    on.arm(on.victim_at(step), "before", step, 'rm -f "$fault"; (sleep 1; kill -9 $PPID) &\n')
-    return on.fab("deploy", way="slowly-migrated")
+    """SIGKILL of `fab deploy` while a migration is at work, which goes on: the next run's waits."""
+    run = on.start("deploy", way="slowly-migrated")
+    at_work = on.place(on.victim_at(step)) / "shared/migrating"
+    agreed(wait_for(at_work.exists, 60), "no migration has begun")
+    run.send(signal.SIGKILL)
+    return run.end()
 
 
 @fault(at={"prove": 7}, says="not 2")

@@ -114,14 +114,17 @@ def two_runs_that_overlap(on, step):
 # ---- the link
 
 
-@fault(at={**every(5, BEFORE), **every(7, AFTER), "commit": 0})
+ASKED_AGAIN = every(0, ("stage", "migrate", "publish", "commit"))  # the host knows what it did
+
+
+@fault(at={**every(5, BEFORE), **every(7, AFTER), **ASKED_AGAIN})
 def link_cut_before(on, step):
     """The connection to one host is reset as it begins the step, which it goes on with alone."""
     on.arm(on.victim_at(step), "before", step, 'rm -f "$fault"; kill -9 $PPID\n')
     return on.fab("deploy")
 
 
-@fault(at={**every(5, BEFORE), **every(7, AFTER), "commit": 0}, quick=("commit",))
+@fault(at={**every(5, BEFORE), **every(7, AFTER), **ASKED_AGAIN}, quick=("publish",))
 def link_cut_after(on, step):
     """The connection to one host is reset when it has done the step: the answer is lost."""
     on.arm(on.victim_at(step), "after", step, 'rm -f "$fault"; kill -9 $PPID\n')

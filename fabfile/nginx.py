@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import tempfile
+from contextlib import suppress
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -31,14 +32,19 @@ from .shell import line
 
 on_nginx = {"roles": ["nginx"]}
 HERE = "127.0.0.1"
+RENDERED = ".rendered"  # in the folder of --out: what is in it from here
 CORPUS = ROOT / "templates/nginx/search.corpus"
 
 
 def render(host, hosts):
     """file name → text: the configuration of one nginx host, the same bytes for the same facts.
 
-    Usage where a template can't be filled in.
+    Usage where a template can't be filled in, or would be without sense.
     """
+    if "nginx" not in host.roles:
+        raise Usage(f"{host.name} does not have the role nginx, so there is nothing to render")
+    if not any("web" in other.roles for other in hosts):
+        raise Usage("servers.json: no host has the role web, to which nginx could send visitors")
     return filled_in(host, hosts, fingerprint(host, hosts))
 
 
@@ -68,36 +74,70 @@ def fingerprint(host, hosts):
 })
 def render_nginx(fleet, out="build/nginx", check=False, diff=""):
     """Render the configuration of each nginx host from servers.json; reaches no host."""
+    files = {f"{host.name}/{name}": text for host in fleet.hosts
+             for name, text in render(host, fleet.inventory.hosts).items()}
     if diff:
-        return show_differences(fleet, Path(diff))
-    for host in fleet.hosts:
-        write(Path(out, host.name), render(host, fleet.inventory.hosts))
-        fleet.say(f"rendered   {Path(out, host.name)}", host)
-    if check:
+        return show_differences(fleet, Path(diff), files)
+    try:
+        put(fleet, Path(out), files)
+    except (OSError, UnicodeDecodeError) as error:
+        raise Usage(f"render_nginx --out {out}: {error}") from None
+    if check and not env.dry:
         check_all(fleet)
 
 
-def show_differences(fleet, folder):
-    """What would change in a folder that was rendered before. Failed if anything would."""
-    changed = False
+def put(fleet, out, files):
+    """The rendered files into a folder, in place of all that an earlier run rendered there."""
+    old = outdated(fleet, out, files)
     for host in fleet.hosts:
-        new, place = render(host, fleet.inventory.hosts), folder / host.name
-        old = {str(path.relative_to(place)): path.read_text()
-               for path in place.rglob("*") if path.is_file()}
-        for name in sorted(old | new):
-            lines = [files.get(name, "").splitlines() for files in (old, new)]
-            for text in difflib.unified_diff(*lines, f"{place}/{name}", name, lineterm=""):
-                fleet.say(text)
-        changed = changed or old != new
-    if changed:
+        fleet.say(f"rendered   {out / host.name}", host)
+    for path in old:
+        fleet.say(f"removed    {out / path}")
+    if env.dry:
+        return
+    write(out, files | {RENDERED: "".join(f"{path}\n" for path in sorted(
+        {*files, *rendered_before(out)} - {*old}))})
+    for path in old:
+        (out / path).unlink(missing_ok=True)
+        with suppress(OSError):  # there is something else in it
+            (out / path).parent.rmdir()
+
+
+def rendered_before(folder):
+    """The paths of what was rendered to a folder."""
+    path = folder / RENDERED
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [name for name in lines if re.fullmatch(r"[\w.-]+/[\w.-]+", name)
+            and not name.startswith("..")]
+
+
+def outdated(fleet, folder, files):
+    """Those that are rendered no more: of the chosen hosts, and of hosts that are gone."""
+    others = {host.name for host in fleet.inventory.hosts
+              if "nginx" in host.roles and host not in fleet.hosts}
+    return [path for path in rendered_before(folder)
+            if path not in files and path.partition("/")[0] not in others]
+
+
+def show_differences(fleet, folder, files):
+    """What would change in a folder that was rendered before. Failed if anything would."""
+    there = {str(path.relative_to(folder)) for host in fleet.hosts
+             for path in (folder / host.name).rglob("*") if path.is_file()}
+    there |= {path for path in outdated(fleet, folder, files) if (folder / path).exists()}
+    old = {path: (folder / path).read_text() for path in there}
+    for path in sorted(old | files):
+        lines = [found.get(path, "").splitlines() for found in (old, files)]
+        for text in difflib.unified_diff(*lines, f"{folder}/{path}", path, lineterm=""):
+            fleet.say(text)
+    if old != files:
         raise Failed(f"{folder} is not what servers.json and the templates give now")
 
 
 def write(folder, files):
-    """Writes name → text into a folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in files.items():
-        (folder / name).write_text(text)
+    """Writes path → text below a folder."""
+    for path, text in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text)
 
 
 @once(**on_nginx)

@@ -3,8 +3,10 @@
 the standard library.
 
 Request: verb (see VERBS), address, port, home, deploy_to; prove: release and
-samples (core → document); fetch: masters (core → what its master has), deadline. Each core of a
-release is a folder of Solr's home whose `conf` is a link to DEPLOY_TO/current/CORE/conf.
+samples (core → document); rebuild: release and cores; copy: release; copy and fetch: masters
+(core → what its master has), deadline. Each core of a release is a folder of Solr's home whose
+`conf` is a link to DEPLOY_TO/current/CORE/conf. The folder of a core that was built anew is called
+CORE.MOMENT, and its core has a name of its own until it is swapped in.
 """
 
 import hashlib
@@ -17,12 +19,18 @@ import signal
 import sys
 import time
 import urllib.parse
+from fnmatch import fnmatchcase
 from pathlib import Path
+from xml.etree import ElementTree
 from xml.sax.saxutils import escape, quoteattr
 
 SCRATCH = "scratch."
+REBUILT = "rebuilt."  # until the swap a core that is built anew; from then on the one before it
+PAGE = 500  # documents
 # A scratch core of a slave follows nobody, and takes the one document that proves it.
 APART = {"property.follows": "false", "property.update.handler": "solr.UpdateRequestHandler"}
+# A document keeps the version that it has, and is dropped where a newer one is there.
+AS_IT_IS = {"update.distrib": "FROMLEADER"}
 
 
 class Unwell(Exception):
@@ -49,11 +57,20 @@ class Solr:
         self._said("POST", f"/{core}/update/?commit=true&wt=json",
                    f"<add><doc>{fields}</doc></add>".encode())
 
-    def _said(self, method, path, body=None):
+    def update(self, core, commands, **params):
+        """Documents (a list), or commands (a mapping) for a core, as JSON."""
+        self._said("POST", f"/{core}/update?{urllib.parse.urlencode({**params, 'wt': 'json'})}",
+                   json.dumps(commands).encode(), "application/json")
+
+    def replicate(self, core, command, **params):
+        """What a core's replication answers to a command."""
+        return self.get(f"/{core}/replication", command=command, **params)
+
+    def _said(self, method, path, body=None, kind="text/xml"):
         host, port = self.place
         connection = http.client.HTTPConnection(host, port, timeout=60)
         try:
-            connection.request(method, f"/solr{path}", body, {"Content-Type": "text/xml"})
+            connection.request(method, f"/solr{path}", body, {"Content-Type": kind})
             answer = connection.getresponse()
             text = answer.read().decode(errors="replace")
         except (OSError, http.client.HTTPException) as error:
@@ -89,11 +106,34 @@ class Host:
         return cores_of(self.current)
 
     def ours(self):
-        """The cores of Solr's home whose conf is a link to `current`, be it there or not."""
-        return {place.name for place in self.home.iterdir() if self.is_ours(place / "conf")}
+        """The cores of Solr's home that were made here, be they in `current` or not."""
+        return {core for core in self.places() if not core.startswith((SCRATCH, REBUILT))}
+
+    def place(self, core):
+        """The folder that a core has, or is to have."""
+        return self.places().get(core, self.home / core)
+
+    def places(self):
+        """core → its folder, of those that were made here."""
+        found = {self.name_of(place): place for place in self.home.iterdir()
+                 if self.is_ours(place / "conf")}
+        return {name: place for name, place in found.items() if name}
+
+    def name_of(self, place):
+        """The core of a folder: the one Solr keeps in it, or kept until it was unloaded. '' for a
+        folder that never came to be one.
+        """
+        try:
+            return re.search(r"^name=(.*)$", (place / "core.properties").read_text(), re.M)[1]
+        except OSError:
+            conf = Path(os.readlink(place / "conf"))
+            return conf.parent.name if self.current in conf.parents else ""
 
     def is_ours(self, link):
-        return link.is_symlink() and os.readlink(link).startswith(f"{self.current}/")
+        return link.is_symlink() and os.readlink(link).startswith(f"{self.current.parent}/")
+
+    def release(self, date):
+        return self.current.parent / "releases" / date
 
     def loaded(self):
         """core → its status; and core → why it could not be loaded."""
@@ -111,8 +151,8 @@ def cores_of(release):
 
 def prove(host, request):
     """Each core of the release works as a scratch core, of which nothing is left."""
-    sweep(host)
-    release = host.current.parent / "releases" / request["release"]
+    tidy(host, request)
+    release = host.release(request["release"])
     for core in sorted(cores_of(release)):
         check_home(host, core)
         try:
@@ -126,7 +166,7 @@ def prove(host, request):
 
 def check_home(host, core):
     """Unwell if what Solr's home has of this name is not ours."""
-    conf = host.home / core / "conf"
+    conf = host.place(core) / "conf"
     if os.path.lexists(conf) and not host.is_ours(conf):
         raise Unwell(f"{conf} was not made by this toolkit: move it away first")
 
@@ -134,11 +174,7 @@ def check_home(host, core):
 def prove_core(host, core, conf, document):
     """It is created, takes a document with each type of field, and finds it."""
     name = f"{SCRATCH}{core}"
-    place = host.home / name
-    place.mkdir()
-    (place / "conf").symlink_to(conf)
-    host.solr.admin("CREATE", name=name, instanceDir=place, **APART)
-    check_fingerprint(host, name, conf)
+    create(host, name, host.home / name, conf, **APART)
     host.solr.add(name, document)
     query = f'id:"{document["id"]}"'
     found = host.solr.get(f"/{name}/select", q=query, fl="*")["response"]["docs"]
@@ -146,14 +182,170 @@ def prove_core(host, core, conf, document):
         raise Unwell(f"a document was indexed, and {len(found)} were found")
 
 
-def sweep(host):
-    """Takes scratch cores away: this run's, and those of one that was killed."""
+def create(host, name, place, conf, **properties):
+    """A core of its own in a new folder, with a configuration that is not live."""
+    place.mkdir()
+    (place / "conf").symlink_to(conf)
+    host.solr.admin("CREATE", name=name, instanceDir=place, **properties)
+    check_fingerprint(host, name, conf)
+
+
+def sweep(host, kinds=(SCRATCH,)):
+    """Takes cores away that are no longer needed: this run's, and those of one that was killed."""
     loaded, failed = host.loaded()
     for name in {*loaded, *failed}:
-        if name.startswith(SCRATCH):
+        if name.startswith(kinds):
             host.solr.admin("UNLOAD", core=name, deleteInstanceDir="true")
-    for place in host.home.glob(f"{SCRATCH}*"):
-        shutil.rmtree(place, ignore_errors=True)
+    for place in host.home.iterdir():
+        if host.is_ours(place / "conf") and (host.name_of(place) or SCRATCH).startswith(kinds):
+            shutil.rmtree(place, ignore_errors=True)
+
+
+def tidy(host, request):
+    """Nothing is left of a rebuild, but for the core of it that has what `current` names."""
+    loaded, failed = host.loaded()
+    for core in host.ours() & host.wanted():
+        if is_rebuilt(host, core, loaded):
+            adopt(host, core, loaded, failed)  # it could not be done when it should have been
+        relink(host.place(core) / "conf", host.current / core / "conf")
+    sweep(host, (SCRATCH, REBUILT))
+    return {}
+
+
+def relink(link, target):
+    """A link to `target` in place of what is there, if anything."""
+    new = link.with_name(f"{link.name}.new")
+    new.unlink(missing_ok=True)
+    new.symlink_to(target)
+    os.replace(new, link)
+
+
+# ---- a core built anew, beside the one that answers
+
+
+def rebuild(host, request):
+    """On the master, cores are built anew from their own documents. core → what it has."""
+    return {"cores": {core: rebuilt(host, core, request["release"]) for core in request["cores"]}}
+
+
+def rebuilt(host, core, date):
+    """Beside it, with the configuration of the release. Unwell unless it has all documents."""
+    try:
+        create_rebuilt(host, core, date)
+        for _ in range(10):  # while others write, one round is not the last
+            catch_up(host, core, REBUILT + core)
+            counts = documents(host, core), documents(host, REBUILT + core)
+            if counts[0] == counts[1]:
+                return {"documents": counts[1], **index(host, REBUILT + core)}
+        raise Unwell(f"built anew it has {counts[1]} documents of {counts[0]}")
+    except Unwell as error:
+        raise Unwell(f"core {core}: {error}") from None
+
+
+def create_rebuilt(host, core, date):
+    """The core to be. From now on the live one does not follow `current`: a Solr that starts in
+    between has to find the configuration that its index was made with.
+    """
+    old = host.current.parent / os.readlink(host.current) / core / "conf"
+    relink(host.place(core) / "conf", old)
+    place = host.home / f"{core}.{time.strftime('%Y%m%d%H%M%S', time.gmtime())}"
+    create(host, REBUILT + core, place, host.release(date) / core / "conf")
+
+
+def catch_up(host, source, target, until=None):
+    """The core `target` gets what `source` has that is newer, and loses what it has no more.
+    Returns the highest version of `source`. After a swap, `until` is the one it had before: what
+    `target` has or has lost since then is its own.
+    """
+    host.solr.update(source, {"commit": {}})
+    has, had = versions(host, source), versions(host, target)
+    newer = {key: version for key, version in has.items() if version > had.get(key, until or 0)}
+    gone = [key for key, version in had.items()
+            if key not in has and (until is None or version <= until)]
+    if newer:
+        copy_documents(host, source, target, newer)
+    if gone:
+        host.solr.update(target, {"delete": gone})
+    host.solr.update(target, {"commit": {}})
+    return max(has.values(), default=0)
+
+
+def versions(host, core):
+    """key → version of each document."""
+    return {found["id"]: found["_version_"]
+            for page in pages(host, core, rows=20 * PAGE, fl="id,_version_") for found in page}
+
+
+def pages(host, core, **params):
+    """All documents that a query finds, in lists."""
+    mark, after = "", "*"
+    while mark != after:
+        mark = after
+        found = host.solr.get(f"/{core}/select", sort="id asc", cursorMark=mark,
+                              **{"q": "*:*", **params})
+        after = found["nextCursorMark"]
+        yield found["response"]["docs"]
+
+
+def copy_documents(host, source, target, newer):
+    """Those whose keys are in `newer`, with the version that they have."""
+    is_kept = stored(host.place(target) / "conf/schema.xml")
+    since = f"_version_:[{min(newer.values())} TO *]"
+    done = 0
+    for page in pages(host, source, rows=PAGE, fl="*", q=since):
+        found = [{name: value for name, value in document.items() if is_kept(name)}
+                 for document in page if document["id"] in newer]
+        if found:
+            host.solr.update(target, found, **AS_IT_IS)
+        done += len(found)
+        print(f"{target}: {done} of {len(newer)} documents", flush=True)
+
+
+def stored(schema):
+    """name → whether a document of this schema is sent with such a field: it has one, and does not
+    make it itself, as a copy of another.
+    """
+    root = ElementTree.parse(schema).getroot()
+    copies = {entry.get("dest") for entry in root.iter("copyField")}
+    names = [entry.get("name") for kind in ("field", "dynamicField") for entry in root.iter(kind)]
+    return lambda name: not any(fnmatchcase(name, copy) for copy in copies) and any(
+        fnmatchcase(name, known) for known in names)
+
+
+def copy(host, request):
+    """On a slave, cores that its master has built anew are fetched, beside those that answer."""
+    for core, master in request["masters"].items():
+        name, deadline = REBUILT + core, time.monotonic() + request["deadline"]
+        create_rebuilt(host, core, request["release"])
+        host.solr.replicate(name, "disablepoll")  # it would ask for the index of the live one
+        leader = follower(host, name)["leaderUrl"].rpartition("/")[0]
+        while index(host, name)["version"] != master["version"]:
+            if follower(host, name).get("isReplicating") == "true":
+                deadline = time.monotonic() + request["deadline"]
+                print(f"{name}: it is being fetched", flush=True)
+            fetched(host, name, deadline, leaderUrl=f"{leader}/{name}")
+    return {}
+
+
+def swap(host, core):
+    """The core that was built anew and the live one change names, in one moment. On the master,
+    what is written meanwhile is carried over; a slave asks nothing of its master until that has
+    swapped too.
+    """
+    other, leads = REBUILT + core, not follower(host, core)
+    if not leads:
+        host.solr.replicate(core, "disablepoll")
+    seen = catch_up(host, core, other) if leads else 0
+    host.solr.admin("SWAP", core=core, other=other)
+    if leads:
+        time.sleep(1)  # a write that was under way has come to its end
+        catch_up(host, other, core, seen)
+
+
+def is_rebuilt(host, core, loaded):
+    """Whether there is a core beside this one that has loaded what is wanted now."""
+    return REBUILT + core in loaded and fingerprint(host.current / core / "conf") == (
+        loaded_fingerprint(host, REBUILT + core))
 
 
 # ---- what follows a switch
@@ -168,19 +360,33 @@ def follow(host, request):
         if core in loaded or core in failed:
             host.solr.admin("UNLOAD", core=core)
     for core in sorted(host.wanted()):
-        adopt(host, core, known={*loaded, *failed})
+        adopt(host, core, loaded, failed)
     return check_all(host, request)
 
 
-def adopt(host, core, known):
-    """Solr takes the configuration of one core."""
+def come_back(host, request):
+    """The same for a host that goes back, where nobody comes after: slaves poll again."""
+    found = follow(host, request)
+    for core in found["cores"]:
+        poll_again(host, core)
+    return found
+
+
+def adopt(host, core, loaded, failed):
+    """Solr takes the configuration of one core: with the core that was built anew for it, if there
+    is one.
+    """
     check_home(host, core)
-    place = host.home / core
-    place.mkdir(exist_ok=True)
-    if not (place / "conf").is_symlink():
-        (place / "conf").symlink_to(host.current / core / "conf")
     try:
-        if core in known:
+        swapped = is_rebuilt(host, core, loaded)
+        if swapped:
+            swap(host, core)
+        place = host.place(core)
+        place.mkdir(exist_ok=True)
+        relink(place / "conf", host.current / core / "conf")
+        if swapped:
+            return
+        if core in loaded or core in failed:
             host.solr.admin("RELOAD", core=core)
         else:
             host.solr.admin("CREATE", name=core, instanceDir=place)
@@ -199,8 +405,12 @@ def check(host, core):
     _, failed = host.loaded()
     if core in failed:
         raise Unwell(f"core {core}: {failed[core]}")
-    found = host.solr.get(f"/{core}/select", q="*:*", rows=0)["response"]["numFound"]
-    return {"documents": found, **index(host, core)}
+    return {"documents": documents(host, core), **index(host, core)}
+
+
+def documents(host, core):
+    """How many it finds."""
+    return host.solr.get(f"/{core}/select", q="*:*", rows=0)["response"]["numFound"]
 
 
 def check_fingerprint(host, core, conf):
@@ -225,7 +435,11 @@ def fingerprint(conf):
 
 def index(host, core):
     """Version (the moment of its commit, in milliseconds) and generation of an index."""
-    found = host.solr.get(f"/{core}/replication", command="indexversion")
+    return index_of(host.solr, core)
+
+
+def index_of(solr, core):
+    found = solr.replicate(core, "indexversion")
     return {"version": found["indexversion"], "generation": found["generation"]}
 
 
@@ -239,6 +453,7 @@ def fetch(host, request):
         same = index(host, core)["version"] == master["version"]
         while not same:
             same = fetched(host, core, deadline) and is_abreast(host, core, master, deadline)
+        host.solr.replicate(core, "enablepoll")
     return {"cores": {core: check(host, core) for core in request["masters"]}}
 
 
@@ -249,12 +464,12 @@ def is_abreast(host, core, master, deadline):
     return index(host, core)["version"] >= master["version"]
 
 
-def fetched(host, core, deadline):
+def fetched(host, core, deadline, **where):
     """Whether a fetch, which is waited for, succeeds. Unwell once it is too late for another: a
     poll may be at it already.
     """
     try:
-        host.solr.get(f"/{core}/replication", command="fetchindex", wait="true")
+        host.solr.replicate(core, "fetchindex", wait="true", **where)
         return True
     except Unwell as error:
         if time.monotonic() > deadline:
@@ -263,12 +478,40 @@ def fetched(host, core, deadline):
         return False
 
 
+def follower(host, core):
+    """What a core's replication says of how it follows its master; {} for the master's."""
+    return host.solr.replicate(core, "details")["details"].get("follower", {})
+
+
+def poll_again(host, core):
+    """A core that was swapped asks its master again, once that has the index it has itself; or
+    after half a minute, whatever it has.
+    """
+    facts, deadline = follower(host, core), time.monotonic() + 30
+    if facts.get("isPollingDisabled") != "true":
+        return
+    has = index(host, core)
+    while time.monotonic() < deadline and not has_index(facts["leaderUrl"], core, has):
+        time.sleep(0.5)
+    host.solr.replicate(core, "enablepoll")
+
+
+def has_index(leader, core, wanted):
+    """Whether the master has this very index."""
+    place = urllib.parse.urlsplit(leader)
+    try:
+        return index_of(Solr(place.hostname, place.port), core) == wanted
+    except Unwell:
+        return False
+
+
 # ---- reports
 
 
 def schemas(host, request):
-    """core → the schema that `current` has."""
-    paths = {core: host.current / core / "conf/schema.xml" for core in host.wanted()}
+    """core → the schema that a release has; without one, `current`."""
+    release = host.release(request["release"]) if "release" in request else host.current
+    paths = {core: release / core / "conf/schema.xml" for core in cores_of(release)}
     return {"schemas": {core: path.read_text() for core, path in paths.items() if path.exists()}}
 
 
@@ -300,10 +543,9 @@ def status_of(host, core, loaded, failed):
         found["drift"] = loaded_fingerprint(host, core) != fingerprint(conf)
     except (Unwell, OSError) as error:
         found.update(drift=True, error=found["error"] or str(error))
-    details = host.solr.get(f"/{core}/replication", command="details")["details"]
-    follower = details.get("follower", {})
-    found["polling"] = follower.get("isPollingDisabled") != "true" if follower else None
-    found["error"] = found["error"] or follower.get("ERROR", "")
+    follows = follower(host, core)
+    found["polling"] = follows.get("isPollingDisabled") != "true" if follows else None
+    found["error"] = found["error"] or follows.get("ERROR", "")
     return found
 
 
@@ -324,8 +566,9 @@ def sha256(path):
         return "gone"
 
 
-VERBS = {"prove": prove, "follow": follow, "check": check_all, "fetch": fetch,
-         "schemas": schemas, "status": status}
+VERBS = {"prove": prove, "rebuild": rebuild, "copy": copy, "follow": follow, "tidy": tidy,
+         "come_back": come_back, "check": check_all, "fetch": fetch, "schemas": schemas,
+         "status": status}
 
 
 def main(request):

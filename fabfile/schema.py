@@ -27,6 +27,7 @@ class Schema:
         self.fields = {entry.get("name"): entry for entry in root.iter("field")}
         self.dynamic = {entry.get("name"): entry for entry in root.iter("dynamicField")}
         self.key = (root.findtext("uniqueKey") or "").strip()
+        self.copies = [entry.get("dest") for entry in root.iter("copyField")]
 
     def find(self, name):
         """The definition that a field of this name has, by itself or by a pattern; or None."""
@@ -69,14 +70,36 @@ def analyzer(entry):
     return [(step.tag, sorted(step.attrib.items())) for one in chosen for step in one.iter()]
 
 
-def differences(old, new):
-    """Each reason, in words, why an index of the Schema `old` has to be built anew for `new`."""
+def not_kept(old, new):
+    """The names of the fields of the Schema `new` whose content an index of `old` does not give
+    back, so that it can't be built anew from its own documents.
+    """
+    if old.key != new.key or old.find("_version_") is None or new.find("_version_") is None:
+        return [old.key if old.key != new.key else "_version_"]
+    return [name for name, field in {**old.fields, **old.dynamic}.items()
+            if not is_stored(old, field) and new.find(name) is not None
+            and not any(fnmatchcase(name, copy) for copy in new.copies)]
+
+
+def is_stored(schema, field):
+    """Whether an index gives back what a document has in this field."""
+    kind = schema.types.get(field.get("type"))
+    given = {**({} if kind is None else kind.attrib), **field.attrib}
+    return "true" in (given.get("stored", "true"), given.get("docValues"))
+
+
+def differences(old, new, *, removed=True):
+    """Each reason, in words, why an index of the Schema `old` has to be built anew for `new`; that
+    a field was removed is one only if `removed`.
+    """
     if old.key != new.key:
         yield f"the unique key was {old.key} and is {new.key}"
     names = [*old.fields, *old.dynamic, *(name for name in new.fields if name not in old.fields)]
     for name in names:
         before, after = old.find(name), new.find(name)
-        if before is not None and (reason := difference(old, new, before, after)):
+        if before is None or (after is None and not removed):
+            continue
+        if reason := difference(old, new, before, after):
             yield f"field {name}: {reason}"
 
 

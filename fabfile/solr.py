@@ -2,38 +2,42 @@
 
 from pathlib import Path
 
-from . import artifact, cores
+from . import artifact, cores, rebuild
 from .env import env
 from .errors import Fenced, Interrupted, Refused, Reverted, Stop, Stranded, no_way_back
 from .fleet import once
 from .lock import locked
 from .release import Releases, facts_of
-from .schema import Schema, differences
-from .solr_hosts import PROBE, ask, compare, following, heard
+from .schema import Schema
+from .solr_hosts import PROBE, ask, coming_back, compare
 
 on_solr = {"roles": ["solr"]}
+REINDEX = "Build the index anew, beside the one that answers, where the schema asks for it."
 
 
-@once(**on_solr)
-def deploy_solr(fleet):
+@once(**on_solr, help={"reindex": REINDEX})
+def deploy_solr(fleet, reindex=False):
     """Prove the rendered cores on every Solr, then switch to them; or all keep what they have."""
     releases = Releases(fleet, env.solr.deploy_to, f"deploy_solr {env.deploy_date}")
     rendered = {host: cores.render(host, fleet.inventory.hosts) for host in fleet.hosts}
     built = {host: packed(files) for host, files in rendered.items()}
     releases.call("setup")
     before = releases.preflight()
-    refuse_reindex(fleet, rendered)
     with locked(releases) as taken:
         before = settle(releases, before, taken)
+        anew = rebuild.needed(fleet, schemas(rendered[fleet.hosts[0]]), allowed=reindex)
         releases.call("stage", lambda host: facts_of(built[host]),
                       stdin=lambda host: built[host].path)
         prove(fleet, env.deploy_date, rendered)
-        switch(releases, before, env.deploy_date)
+        change(releases, env.deploy_date, anew)
         releases.outcomes("clean", {"KEEP": env.deploy.keep})
 
 
-@once(**on_solr, help={"to": "The release to go back to (default: the one before the current)."})
-def rollback_solr(fleet, to=""):
+@once(**on_solr, help={
+    "to": "The release to go back to (default: the one before the current).",
+    "reindex": REINDEX,
+})
+def rollback_solr(fleet, to="", reindex=False):
     """Go back to the cores that were live before the current ones, or to --to DATE."""
     releases = Releases(fleet, env.solr.deploy_to, f"rollback_solr {to}".strip())
     before = releases.preflight()
@@ -45,7 +49,9 @@ def rollback_solr(fleet, to=""):
         lacking = [host.name for host, r in settled.items() if date not in r.all("release")]
         if lacking and not env.dry:
             raise Refused(f"rollback_solr: {', '.join(lacking)} has no release {date}")
-        switch(releases, settled, date)
+        wanted = rebuild.schemas(fleet, release=date)
+        anew = rebuild.needed(fleet, wanted, allowed=reindex, back=True)
+        change(releases, date, anew)
 
 
 def packed(files):
@@ -59,19 +65,6 @@ def schemas(files):
     """core → Schema of the rendered files that are one."""
     return {core: Schema(files[name], f"templates/solr/{name}") for core in cores.names()
             if (name := f"{core}/conf/schema.xml") in files}
-
-
-def refuse_reindex(fleet, rendered):
-    """Refused, naming each field, if a host's index would be wrong with its new schema."""
-    reasons = {}
-    for host, had in heard(ask(fleet, "schemas", step="compare"), "schemas").items():
-        new = schemas(rendered[host])
-        for core in sorted(had.keys() & new.keys()):
-            for reason in differences(Schema(had[core], f"{host.name}: {core}"), new[core]):
-                reasons.setdefault(f"core {core}: {reason}")
-    if reasons:
-        raise Refused("\n".join([*reasons, "the index that is there would be wrong, and nothing "
-                                           "was changed"]))
 
 
 def prove(fleet, date, rendered):
@@ -91,7 +84,7 @@ def settle(releases, before, taken):
     back = [host for host, reply in taken.items() if reply.get("reverted")]
     if not back:
         return before
-    ask(releases.fleet.only(back), "follow", step="reload").check()
+    ask(releases.fleet.only(back), "come_back", step="reload").check()
     return releases.preflight()
 
 
@@ -107,14 +100,27 @@ def agreed(before):
     raise Refused("\n".join(["rollback_solr: there is no one release to go back to", *seen]))
 
 
-def switch(releases, before, date):
+def change(releases, date, anew):
+    """The switch to a release, with an index for it where the one that is there would be wrong."""
+    try:
+        rebuild.beside(releases.fleet, date, anew)
+        switch(releases, date)
+    except Fenced:
+        raise  # what lies beside the cores now is the newer run's
+    except (Stop, KeyboardInterrupt):
+        rebuild.drop(releases.fleet, anew)
+        raise
+    rebuild.drop(releases.fleet, anew)
+
+
+def switch(releases, date):
     """Slaves first, then the master; then slaves fetch and are compared. Or all go back."""
     switched = []
     try:
         for role in (cores.SLAVE, cores.MASTER):
             part = releases.on(releases.fleet.having(role))
             switched += part.fleet.hosts
-            part.publish(date, following(date))
+            part.publish(date, coming_back(date))
             ask(part.fleet, "follow", step="reload").check()
         compare(releases.fleet)
     except Fenced:
@@ -129,7 +135,7 @@ def go_back(releases, error):
     releases.fleet.say(f"going back: {error or 'interrupted'}")
     outcomes = releases.revert()
     back = releases.fleet.only(host for host, outcome in outcomes.items() if outcome.ok)
-    failed = {**outcomes.failed, **ask(back, "follow", step="reload").failed}
+    failed = {**outcomes.failed, **ask(back, "come_back", step="reload").failed}
     if failed:
         raise no_way_back([outcome.stop() for outcome in failed.values()], error)
     kind = Interrupted if isinstance(error, KeyboardInterrupt | Interrupted) else Reverted

@@ -14,17 +14,18 @@ PROBE = Path(__file__).with_name("probe_solr.py")
 PATIENCE = 60  # seconds that a slave may take to fetch what its master has
 
 
-def ask(fleet, verb, values=None, *, step=""):
+def ask(fleet, verb, values=None, *, step="", deadline=None):
     """One verb of the probe on each host; `values` is a mapping or host → mapping. Outcomes, with
-    the probe's answer in `value`.
+    the probe's answer, the last line of what it says, in `value`.
     """
     def command(host):
         request = json.dumps(question(host, verb) | (called(values, host) or {}))
         return line("{} - {}", env.deploy.python, request)
 
-    outcomes = fleet.run(command, step=step, stdin=PROBE.read_bytes())
+    outcomes = fleet.run(command, step=step, stdin=PROBE.read_bytes(), deadline=deadline)
     for outcome in outcomes.values():
-        outcome.value = json.loads(outcome.stdout) if outcome.ok and outcome.stdout else {}
+        said = outcome.stdout.splitlines() if outcome.ok else []
+        outcome.value = json.loads(said[-1]) if said else {}
     return outcomes
 
 
@@ -35,13 +36,13 @@ def question(host, verb):
             "deploy_to": solr.deploy_to}
 
 
-def following(date):
+def coming_back(date):
     """host → the command by which its Solr takes what `current` names, with nobody there to ask:
     the probe is in the release that is being published.
     """
     probe = f"{env.solr.deploy_to}/releases/{date}/{PROBE.name}"
     return lambda host: line("cd && {} {} {}", env.deploy.python, probe,
-                             json.dumps(question(host, "follow")))
+                             json.dumps(question(host, "come_back")))
 
 
 def heard(outcomes, key):

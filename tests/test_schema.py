@@ -4,7 +4,7 @@ import pytest
 
 from fabfile import cores
 from fabfile.errors import Usage
-from fabfile.schema import Schema, differences
+from fabfile.schema import Schema, differences, not_kept
 
 TEXT = (cores.FOLDER / "conference/conf/schema.xml").read_text()
 
@@ -53,6 +53,40 @@ def test_what_does_not_is_let_through(old, new):
     text = TEXT.replace('<fieldType name="float"', '<fieldType name="double" '
                         'class="solr.DoublePointField" docValues="true"/><fieldType name="float"')
     assert reasons(old, new, text) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "lost"),
+    [
+        ("", "", []),
+        ('name="city" type="string" indexed="true" stored="true"',
+         'name="city" type="text_en" indexed="true" stored="false"', ["city"]),
+        ('name="city" type="string" indexed="true" stored="true"',
+         'name="city" type="string" indexed="true" stored="false"', []),  # it has docValues
+        ('name="*_en" type="edge_ngram" indexed="true" stored="true"',
+         'name="*_en" type="edge_ngram" indexed="true" stored="false"', ["*_en"]),
+        ('<field name="_version_" type="long" indexed="false" stored="false" docValues="true"/>',
+         "", ["_version_"]),
+    ],
+    ids=["all", "not stored", "docValues", "pattern", "no version"],
+)
+def test_what_an_index_does_not_give_back_is_named(old, new, lost):
+    assert not_kept(Schema(TEXT.replace(old, new)), Schema(TEXT)) == lost
+
+
+def test_what_is_a_copy_or_was_removed_need_not_be_given_back():
+    field = '<field name="city" type="string" indexed="true" stored="true" multiValued="false"/>'
+    had = field.replace("string", "text_en").replace('stored="true"', 'stored="false"')
+    assert field in TEXT
+    for new in ("", f'{field}<copyField source="title" dest="city"/>'):
+        assert not_kept(Schema(TEXT.replace(field, had)), Schema(TEXT.replace(field, new))) == []
+
+
+def test_on_the_way_back_a_field_may_be_missed():
+    field = '<field name="about" type="text_en" indexed="true" stored="true"/>'
+    old, new = Schema(TEXT.replace("<!-- Conf", f"{field}<!-- Conf")), Schema(TEXT)
+    assert list(differences(old, new)) == ["field about: it was removed"]
+    assert list(differences(old, new, removed=False)) == []
 
 
 def test_the_sample_has_a_field_of_each_type():

@@ -114,11 +114,12 @@ def ask(url, data=None, kind="text/xml"):
         return error.code, error.read().decode()
 
 
-def add(numbers, commit=True, base=LB):
+def add(numbers, commit=True, base=LB, text="running conferences, talk"):
     """Indexes documents as pysolr does."""
     documents = "".join(
         f'<doc><field name="id">directory.session.{n}</field><field name="title">Talk {n}</field>'
-        f'<field name="text">running conferences, talk {n}</field></doc>' for n in numbers)
+        f'<field name="text">{text} {n}</field><field name="city">New Berlin</field></doc>'
+        for n in numbers)
     url = f"{base}/conference/update/?commit={'true' if commit else 'false'}"
     return ask(url, f"<add>{documents}</add>")
 
@@ -169,14 +170,61 @@ class Searchers:
         print(f"{self.count} searches, {len(self.failures)} failed")
 
 
+class Writers:
+    """What a site does meanwhile: documents are added, changed and deleted through nginx."""
+
+    def __init__(self):
+        self.wanted, self.failures = {}, []
+
+    def __enter__(self):
+        self.stop = threading.Event()
+        self.thread = threading.Thread(target=self._write)
+        self.thread.start()
+        return self
+
+    def _write(self):
+        url, number = f"{LB}/conference/update/?commit=true", 0
+        while not self.stop.is_set():
+            number += 1
+            key, old = f"w{number % 50}", f"directory.session.w{(number - 20) % 50}"
+            answers = [add([key], text=f"written as number {number},")]
+            self.wanted[f"directory.session.{key}"] = f"written as number {number}, {key}"
+            if number % 3 == 0:
+                answers.append(ask(url, f"<delete><id>{old}</id></delete>"))
+                self.wanted.pop(old, None)
+            self.failures += [answer for answer in answers if answer[0] != 200]
+
+    def __exit__(self, *exc):
+        self.stop.set()
+        self.thread.join()
+        print(f"{len(self.wanted)} documents were written last, {len(self.failures)} writes failed")
+
+    def found(self, base):
+        """What of it a Solr has."""
+        query = urllib.parse.urlencode({"q": "text:written", "rows": 100, "fl": "id,text"})
+        answer = json.loads(ask(f"{base}/conference/select?{query}")[1])
+        return {one["id"]: one["text"] for one in answer["response"]["docs"]}
+
+    def delete(self):
+        ask(f"{LB}/conference/update/?commit=true",
+            "<delete><query>text:written</query></delete>")
+
+
 def releases(team):
     """host → the release that its Solr has."""
     return {host: row["release"] for host, row in team.status().items()}
 
 
 def leftovers(team):
+    """The folders of Solr's home that are no live core's; nor does Solr have any such core."""
+    names = [name for base in (SOLR1, SOLR2, SOLR3)
+             for name in json.loads(ask(f"{base}/admin/cores?wt=json")[1])["status"]]
+    assert set(names) == {"conference"}
     return [path.name for host in ("solr1", "solr2", "solr3")
-            for path in (team.home(host) / "solr-home").glob("scratch*")]
+            for path in (team.home(host) / "solr-home").glob("*/core.properties")
+            if "name=conference\n" not in path.read_text()] + [
+        path.name for host in ("solr1", "solr2", "solr3")
+        for path in (team.home(host) / "solr-home").glob("scratch*")]
 
 
 def test_before_a_deploy_there_is_nothing_to_report(team):
@@ -267,6 +315,75 @@ def test_a_schema_that_needs_a_new_index_is_refused_field_by_field(team):
         output = team.fab("deploy_solr", code=6)
     assert "core conference: field city: its type was string and is text_en" in output
     assert releases(team) == before
+
+
+# A reindex. Before it nothing is found by one word of a city, as the type string has it.
+
+CITY = (SCHEMA, 'name="city" type="string"', 'name="city" type="text_en"')
+
+
+def test_an_index_is_built_anew_beside_the_one_that_answers(team):
+    before, slaves = releases(team), (SOLR2, SOLR3)
+    with changed(team, *CITY), Searchers() as searchers:
+        with Writers() as writers:
+            team.fab("deploy_solr", "--reindex")
+        rows = in_sync(team)
+        assert writers.found(SOLR1) == writers.found(SOLR2) == writers.wanted
+        writers.delete()
+        in_sync(team)
+        assert [count(base, "city:berlin") for base in slaves] == [DOCUMENTS, DOCUMENTS]
+        assert {row["polls"] for row in rows.values()} == {"-", "yes"}
+        assert leftovers(team) == []
+        output = team.fab("rollback_solr", code=6)
+        assert "field city: its type was text_en and is string" in output
+        team.fab("rollback_solr", "--reindex")
+    assert writers.failures == searchers.failures == []
+    assert releases(team) == before
+    assert [count(base, "city:berlin") for base in slaves] == [0, 0]
+    assert leftovers(team) == []
+
+
+def test_an_index_that_cannot_be_built_anew_leaves_the_one_that_is_there(team):
+    before = releases(team)
+    no_date = ('name="city" type="string"', 'name="city" type="date"')
+    with changed(team, SCHEMA, *no_date), Searchers() as searchers:
+        assert "not without solr3" in team.fab("-x", "solr3", "deploy_solr", "--reindex", code=6)
+        output = team.fab("deploy_solr", "--reindex", code=1)
+    assert "solr1: core conference: " in output and "New Berlin" in output
+    assert searchers.failures == []
+    assert releases(team) == before
+    assert leftovers(team) == []
+
+
+def test_a_reindex_that_is_interrupted_goes_back_to_the_index_that_was(team):
+    before = releases(team)
+    with changed(team, *CITY), Searchers() as searchers:
+        run = team.start("deploy_solr", "--reindex")
+        assert any(line.startswith("ask ") for line in run.stdout)  # every host has switched
+        run.send_signal(signal.SIGINT)
+        output = run.communicate()[0]
+        assert run.returncode == 130, output
+    assert searchers.failures == []
+    assert releases(team) == before
+    assert count(SOLR2, "city:berlin") == 0
+    assert leftovers(team) == []
+
+
+@pytest.mark.parametrize("moment", ["reindex", "reload"])
+def test_a_reindex_that_is_killed_leaves_the_old_index_and_the_next_run_tidies(team, moment):
+    before = releases(team)
+    team.env["FABRIC_DEPLOY_LEASE"] = "2"
+    with changed(team, *CITY), Searchers() as searchers:
+        run = team.start("deploy_solr", "--reindex")
+        assert any(line.startswith(moment) for line in run.stdout)
+        run.kill()
+        run.communicate()
+        del team.env["FABRIC_DEPLOY_LEASE"]
+        assert {host: row["release"] for host, row in in_sync(team).items()} == before
+        assert count(SOLR2, "city:berlin") == 0
+    team.fab("deploy_solr")
+    assert searchers.failures == []
+    assert leftovers(team) == []
 
 
 def test_a_killed_run_leaves_cores_that_serve_and_nothing_else(team):
