@@ -29,6 +29,7 @@ class Fault:
     says: str = ""  # what the run has to print
     whole: bool = True
     needs: str = ""  # what there has to be: a property of Rehearsal
+    seen: bool = False  # visitors meet it until it is gone
     alone: bool = False  # it befalls no fleet; `inject` gives a count
 
     @property

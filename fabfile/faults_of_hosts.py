@@ -146,6 +146,12 @@ def release_that_fails_once_live(on, step):
     return on.fab("deploy", way="crash-live")
 
 
+@fault(at={"prove": 7}, says="every host is back", seen=True)
+def release_that_sickens(on, step):
+    """Code that is well when it is proved, and answers 500 soon after: `prove.watch` sees it."""
+    return on.fab("deploy", way="sicken", prove_watch=12)
+
+
 @fault(at={"migrate": 1}, says="failed on purpose")
 def migration_fails(on, step):
     """A migration that fails half-way: nothing is switched."""

@@ -6,9 +6,11 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -299,10 +301,23 @@ def read(path):
         return ""
 
 
-def free_networks(count):
-    """So many of our networks on which nobody listens. Refused where there are not."""
-    free = [network for network in NETWORKS if not processes.listeners(f"{network}.1", 2222)]
-    if len(free) < count:
-        span = f"{NETWORKS[0]}.1 to {NETWORKS[-1]}.1"
-        raise Refused(f"port 2222 of {span} is in use: let another rehearsal end first")
-    return free[:count]
+@contextmanager
+def free_network():
+    """One of our networks that nobody uses, kept from others until the end of the block. Refused
+    where there is none.
+    """
+    with ExitStack() as stack:
+        free = next((network for network in NETWORKS if is_kept(network, stack)), None)
+        if not free:
+            span = f"{NETWORKS[0]} to {NETWORKS[-1]}"
+            raise Refused(f"{span} are in use: let another rehearsal end first")
+        yield free
+
+
+def is_kept(network, stack):
+    """Whether nobody had it; now its last address is bound as long as the stack lasts."""
+    mark = stack.enter_context(socket.socket())
+    with suppress(OSError):
+        mark.bind((f"{network}.254", 2222))
+        return not processes.listeners(f"{network}.1", 2222)
+    return False

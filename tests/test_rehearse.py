@@ -2,12 +2,13 @@
 
 import re
 import subprocess
+from types import SimpleNamespace
 
 import pytest
 
 from fabfile import faults, stepping
 from fabfile.errors import Failed, Usage
-from fabfile.rehearse import choose, few
+from fabfile.rehearse import Cell, choose, few, judged
 from inventory import Host
 from tests.conftest import FLEET, ROOT, Team, inventory_of
 
@@ -60,6 +61,22 @@ def test_what_is_chosen():
     assert [step for _, step in named] == ["stage", "publish", "prove", "commit", "start"]
     with pytest.raises(Usage, match="no fault host_ded; did you mean host_dead"):
         list(choose("host_ded", quick=False))
+
+
+@pytest.mark.parametrize(("step", "code", "text", "has", "found"), [
+    ("prove", 7, "\nfab: every host is back", ("1", "1"), []),
+    ("prove", 0, "", ("2", "2"), ["exit code 0"]),
+    ("prove", 7, "\nfab: every host is back", ("1", "2"), ["not all is as before"]),
+    ("prove", 7, "\nTraceback", ("1", "1"), ["it does not say every host is back"]),
+    ("prove", 7, "\nfab: every host is back", ("1", "bad"), ["not all is", "not a good release"]),
+])
+def test_what_a_run_may_not_do(step, code, text, has, found):
+    hosts = [Host(f"i-{n}", "", f"10.0.0.{n}", f"web{n}", ("web",)) for n in (1, 2)]
+    run = SimpleNamespace(code=code, text=text, before=dict.fromkeys(hosts, "1"))
+    cell = Cell(faults.FAULTS["release_that_fails_once_live"], step)
+    wrong = list(judged(cell, run, dict(zip(hosts, has, strict=True)), {"1", "2"}))
+    assert len([text for text in wrong if any(part in text for part in found)]) >= len(found)
+    assert bool(wrong) == bool(found)
 
 
 def test_every_role_is_there_as_long_as_there_is_room():

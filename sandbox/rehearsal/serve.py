@@ -31,7 +31,7 @@ class Answer(BaseHTTPRequestHandler):
     """Any path is answered with the facts."""
 
     def do_GET(self):
-        sick = WAY == "sicken" and LIVE and time.monotonic() > STARTED + 1
+        sick = WAY == "sicken" and LIVE and time.monotonic() > STARTED + 7
         body = json.dumps(FACTS).encode()
         self.send_response(500 if sick else 200)
         self.send_header("Content-Length", str(len(body)))
