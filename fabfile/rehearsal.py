@@ -68,7 +68,7 @@ class Rehearsal:
                     port=2222, vars={"max_startups": 6})
             for n, host in enumerate(hosts, 1)
         ]
-        self.runs = 0
+        self.runs = []
         self.ways = {}  # of each release: how it was meant to fare
         self.small_disk = False
         self.dead = []
@@ -98,19 +98,26 @@ class Rehearsal:
         return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
     def mend(self):
-        """No fault is there any more; what is dead comes back."""
+        """No fault is there any more, no run of before is at work; what is dead comes back."""
+        for run in self.runs:
+            if run.code is None:
+                run.send(signal.SIGKILL)
+                run.end()
         for host in self.hosts:
             self.signal_sshd(host, signal.SIGCONT)
-            state = self.state(host)
-            for path in (*state.glob("before-*"), *state.glob("after-*"), state / "held"):
-                path.unlink(missing_ok=True)
-            shutil.rmtree(state / "bin", ignore_errors=True)
+            self.disarm(self.state(host))
         if self.small_disk:
             self.empty(self.place(self.victim))
         if self.dead:
             self.fab("-H", ",".join(host.name for host in self.dead), "sandbox_up", code=0)
             self.dead.clear()
             self.visitors.closed.clear()
+
+    def disarm(self, state):
+        """Nothing happens on a host at any step, nothing waits, all programs are its own."""
+        for path in (*state.glob("before-*"), *state.glob("after-*"), state / "held"):
+            path.unlink(missing_ok=True)
+        shutil.rmtree(state / "bin", ignore_errors=True)
 
     def empty(self, place):
         """The small disk is writable, and has room."""
@@ -123,17 +130,17 @@ class Rehearsal:
         """A `fab` in the background. `way`: how the release that it deploys will fare. `settings`:
         lease=3 and the like, of fabric.yml's `deploy:`; fleet_silence=3 of another section.
         """
-        self.runs += 1
-        date = instant()
+        date, number = instant(), len(self.runs)
         self.ways.setdefault(date, way)
-        (self.folder / "stamp").write_text(f"{self.runs} {way}\n")
-        output, before = self.folder / f"operator/{self.runs}.log", self.currents()
+        (self.folder / "stamp").write_text(f"{number} {way}\n")
+        output, before = self.folder / f"operator/{number}.log", self.currents()
         command = [sys.executable, "-m", "fabric", "--deploy-date", date, *words]
         with output.open("w") as log:
             process = subprocess.Popen(
                 command, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 env=self.environment(settings), start_new_session=True)
-        return Run(process, output, before)
+        self.runs.append(Run(process, output, before))
+        return self.runs[-1]
 
     def environment(self, settings):
         """The operator's, with nothing in it that would reach another fleet."""
