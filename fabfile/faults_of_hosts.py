@@ -116,8 +116,8 @@ def stream_cut_short(on, step):
 @fault(at={"stage": 0}, says="is sent the whole artifact")
 def stream_bit_flipped(on, step):
     """A byte of what is sent to a host is another one, once."""
-    flip = "{{ head -c 90; head -c 1 | tr '\\0-\\377' '\\1-\\377\\0'; cat; }}"
-    on.arm(on.victim, "before", step, DAMAGED.format(flip.format()))
+    flip = "{ head -c 500; head -c 1 | tr '\\0-\\377' '\\1-\\377\\0'; cat; }"  # past gzip's header
+    on.arm(on.victim, "before", step, DAMAGED.format(flip))
     return on.fab("deploy")
 
 
