@@ -1,5 +1,6 @@
 """Solr's configuration: rendered for each host, proved in scratch cores, switched, replicated."""
 
+import difflib
 from pathlib import Path
 
 from . import artifact, cores, rebuild
@@ -21,6 +22,8 @@ def deploy_solr(fleet, reindex=False):
     releases = Releases(fleet, env.solr.deploy_to, f"deploy_solr {env.deploy_date}")
     rendered = {host: cores.render(host, fleet.inventory.hosts) for host in fleet.hosts}
     built = {host: packed(files) for host, files in rendered.items()}
+    if env.dry:
+        show_changes(fleet, rendered)
     releases.call("setup")
     before = releases.preflight()
     with locked(releases) as taken:
@@ -52,6 +55,27 @@ def rollback_solr(fleet, to="", reindex=False):
         wanted = rebuild.schemas(fleet, release=date)
         anew = rebuild.needed(fleet, wanted, allowed=reindex, back=True)
         change(releases, date, anew)
+
+
+def show_changes(fleet, rendered):
+    """How what each host has differs from what it would have, and what that asks for."""
+    for host, outcome in ask(fleet, "files", reads=True).items():
+        if not outcome.ok:
+            fleet.say(f"what is deployed can't be read: {outcome.reason}", host)
+            continue
+        for text in changes(outcome.value["files"], rendered[host]) or ["nothing would change"]:
+            fleet.say(text, host)
+        had, new = schemas(outcome.value["files"]), schemas(rendered[host])
+        for core, reason in rebuild.reasons(had, new):
+            fleet.say(f"--reindex is needed: core {core}: {reason}", host)
+
+
+def changes(old, new):
+    """The lines of the differences between files, path → text."""
+    lines = [(path, old.get(path, "").splitlines(), new.get(path, "").splitlines())
+             for path in sorted(old | new)]
+    return [line for path, before, after in lines
+            for line in difflib.unified_diff(before, after, f"deployed/{path}", path, lineterm="")]
 
 
 def packed(files):

@@ -14,7 +14,7 @@ PROBE = Path(__file__).with_name("probe_solr.py")
 PATIENCE = 60  # seconds that a slave may take to fetch what its master has
 
 
-def ask(fleet, verb, values=None, *, step="", deadline=None):
+def ask(fleet, verb, values=None, *, step="", deadline=None, reads=False):
     """One verb of the probe on each host; `values` is a mapping or host → mapping. Outcomes, with
     the probe's answer, the last line of what it says, in `value`.
     """
@@ -22,7 +22,8 @@ def ask(fleet, verb, values=None, *, step="", deadline=None):
         request = json.dumps(question(host, verb) | (called(values, host) or {}))
         return line("{} - {}", env.deploy.python, request)
 
-    outcomes = fleet.run(command, step=step, stdin=PROBE.read_bytes(), deadline=deadline)
+    outcomes = fleet.run(command, step=step, stdin=PROBE.read_bytes(), deadline=deadline,
+                         reads=reads)
     for outcome in outcomes.values():
         said = outcome.stdout.splitlines() if outcome.ok else []
         outcome.value = json.loads(said[-1]) if said else {}
