@@ -7,8 +7,10 @@ machine too. A table of medians and ratios is printed; build/bench.json has ever
 """
 
 import argparse
+import getpass
 import json
 import os
+import re
 import shutil
 import statistics
 import subprocess
@@ -49,6 +51,7 @@ class Bench:
         self.repository = folder / "site"
         self.tar = folder / "site.tar.gz"
         self.number = 0
+        self.skews = []  # milliseconds between the first and the last host's switch
         self.env = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}:/usr/sbin:/sbin"}
         self.write_inventory()
         self.write_site()
@@ -110,6 +113,7 @@ class Bench:
         seconds = time.perf_counter() - started
         if done.returncode:
             raise SystemExit(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
+        self.skews += map(int, re.findall(r"^switched .* within (\d+) ms", done.stdout, re.M))
         return seconds
 
     @contextmanager
@@ -160,6 +164,25 @@ def ansible(bench):
             str(bench.folder / "play.json")]
 
 
+def pyinfra(bench):
+    """pyinfra: put the archive, run the same command."""
+    if not shutil.which("pyinfra", path=bench.env["PATH"]):
+        return None
+    sandbox = bench.folder / ".sandbox"
+    data = {"ssh_port": 2222, "ssh_user": getpass.getuser(), "ssh_key": str(sandbox / "key"),
+            "ssh_known_hosts_file": str(sandbox / "known_hosts")}
+    (bench.folder / "hosts.py").write_text(f"bare = {[(host, data) for host in bench.addresses]!r}")
+    (bench.folder / "put.py").write_text(f"""
+from pyinfra.operations import files, server
+files.put(src={str(bench.tar)!r}, dest="site.tar.gz")
+server.shell(commands=[{WHOLE.replace("-xzf -", "-xzf site.tar.gz")!r}])
+""")
+    return ["pyinfra", "--yes", str(bench.folder / "hosts.py"), str(bench.folder / "put.py")]
+
+
+RIVALS = {"ThreadingGroup": threading_group, "pyinfra": pyinfra, "Ansible": ansible}
+
+
 def rounds(bench, count):
     """name → seconds of each round, everybody in turn."""
     found = {}
@@ -168,25 +191,31 @@ def rounds(bench, count):
         if command:
             found.setdefault(name, []).append(bench.run(command))
 
+    def all_timed(kind, floor):
+        timed(FLOORS[kind], floor)
+        timed(f"{kind}: fab deploy", bench.fab("deploy"))
+        for name, rival in RIVALS.items():
+            timed(f"{kind}: {name}", rival(bench))
+
     for _ in range(count):
         bench.wipe()
-        timed(FLOORS["first"], bench.ssh(WHOLE, bench.tar))
-        timed("first: fab deploy", bench.fab("deploy"))
-        timed("first: ThreadingGroup", threading_group(bench))
+        all_timed("first", bench.ssh(WHOLE, bench.tar))
         bench.change()
-        timed(FLOORS["one file changed"], bench.ssh(DELTA, f"{bench.tar}.delta"))
-        timed("one file changed: fab deploy", bench.fab("deploy"))
-        timed("one file changed: ThreadingGroup", threading_group(bench))
-        timed("one file changed: Ansible", ansible(bench))
-        timed("a fan-out of true", bench.fab("-R", "bare", "-P", "--", "true"))
-        timed("fab rollback", bench.fab("rollback"))
+        all_timed("one file changed", bench.ssh(DELTA, f"{bench.tar}.delta"))
+        timed(FLOORS["true"], bench.ssh("true", "/dev/null"))
+        timed("true: fab -- true", bench.fab("-R", "bare", "-P", "--", "true"))
+        timed("rollback: fab rollback", bench.fab("rollback"))
+        timed(FLOORS["start"], [sys.executable, "-c", "import fabric"])
+        timed("start: fab --list", bench.fab("--list"))
     return found
 
 
 FLOORS = {
     "first": "first: ssh + tar, the floor",
     "one file changed": "one file changed: ssh + hard links, the floor",
-    "fab rollback": "a fan-out of true",
+    "true": "true: ssh, the floor",
+    "rollback": "true: fab -- true",
+    "start": "start: import fabric, the floor",
 }
 
 
@@ -213,6 +242,7 @@ def main():
                 Bench(Path(folder), count).up() as bench:
             figures[count] = rounds(bench, options.rounds)
             Console().print(table(count, figures[count]))
+            print(f"switched within {', '.join(map(str, sorted(bench.skews)))} ms\n", flush=True)
     (ROOT / "build").mkdir(exist_ok=True)
     (ROOT / "build/bench.json").write_text(json.dumps(figures, indent=2))
 

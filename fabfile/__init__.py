@@ -10,7 +10,7 @@ sys.path[:] = [str(Path(HERE).parent), *(path for path in sys.path if path != HE
 from . import cli  # noqa: E402
 from .adopt import adopt  # noqa: E402, F401
 from .cache import cache_stats, clear_cache  # noqa: E402, F401
-from .celery import celery_status, restart_celery  # noqa: E402, F401
+from .celery import celery_snapshot, celery_status, restart_celery  # noqa: E402, F401
 from .deploy import deploy, rollback, rollforward  # noqa: E402, F401
 from .hosts import check, put_shared, setup, trust_hosts  # noqa: E402, F401
 from .nginx import check_nginx, deploy_nginx, prove_nginx, render_nginx  # noqa: E402, F401

@@ -9,6 +9,7 @@ from .env import ROOT, env
 from .errors import Usage
 from .fleet import once
 from .release import Releases
+from .shell import line
 
 on_app_hosts = partial(once, roles=lambda: env.deploy.roles)
 
@@ -70,9 +71,9 @@ def cache():
     return Path.home() / ".cache" / "fab" / env.deploy.application
 
 
-def restart(fleet):
-    """Restarts the units of each host, one unit after the other in fabric.yml's order."""
-    command(fleet, "restart", restarting)
+def restart(fleet, only=None):
+    """Restarts the units of each host, or those of them that are named."""
+    command(fleet, "restart", partial(restarting, only=only))
 
 
 def restart_or_stop(fleet, before):
@@ -86,15 +87,42 @@ def command(fleet, step, text):
     """Runs text(host) on the hosts that have units."""
     hosts = [host for host in fleet.hosts if env.units_of(host)]
     if hosts:
-        fleet.run(text, hosts=hosts, step=step, deadline=env.services.deadline).check()
+        deadline = env.services.deadline + env.services.drain
+        fleet.run(text, hosts=hosts, step=step, deadline=deadline).check()
 
 
-def restarting(host):
-    """The command that restarts the units of a host."""
-    manager = services.manager()
-    names = env.units_of(host)
-    steps = [manager.restart(name, env.units[name].processes) for name in names]
-    return services.privileged(" && ".join(steps))
+def restarting(host, only=None):
+    """The command that drains and restarts the units of a host, or those that are named.
+
+    All at once: none of them waits for another one, and the visitors would wait for all.
+    """
+    names = [name for name in env.units_of(host) if only is None or name in only]
+    commands = [draining(name, host) + restarted(name) for name in names]
+    return at_once(commands) if len(commands) > 1 else commands[0]
+
+
+def at_once(commands):
+    """The command that runs others side by side, and fails if one of them does."""
+    begun = " ".join(f'({command}) & pids="$pids $!";' for command in commands)
+    ended = "for pid in $pids; do wait $pid || failed=$?; done"
+    return f"(pids=; {begun} failed=0; {ended}; exit $failed)"
+
+
+def restarted(name):
+    """The command that restarts a unit."""
+    return services.privileged(services.manager().restart(name, env.units[name].processes))
+
+
+def draining(name, host):
+    """The command, and a separator, that lets a unit end what it is at; nothing for most units.
+
+    Whatever comes of it, the restart follows. INT tells it so; TERM, a run that was interrupted.
+    """
+    drain = env.unit_on(name, host).drain
+    if not drain:
+        return ""
+    return line("(cd {} && PATH=.venv/bin:$PATH exec timeout -s INT {} sh -c {}) >&2; ",
+                f"{env.deploy.deploy_to}/current", env.services.drain, drain)
 
 
 def stopping(host):

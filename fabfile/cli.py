@@ -22,7 +22,7 @@ import inventory
 from .env import ROOT, defaults, env, nearest, readable
 from .errors import Interrupted, Stop, Usage
 from .fleet import Fleet, FleetTask, Session, batch_size
-from .progress import Lasting, listener
+from .progress import Json, Lasting, Plain
 
 FLAGS = (
     (("R", "roles"), str, "Comma-separated roles of servers.json whose hosts to work on."),
@@ -164,7 +164,7 @@ class FleetExecutor(Executor):
             raise Usage(f"-z takes a number of hosts, not {size}")
         return Session(
             self.config,
-            listener=listener(as_json=self._flag("json")),
+            listener=listener(sys.stdout, as_json=self._flag("json")),
             pool_size=size or env.fleet.pool_size,
             skip_bad_hosts=self._flag("skip-bad-hosts"),
         )
@@ -262,6 +262,17 @@ def left_out(session):
     """Says which hosts --skip-bad-hosts went on without."""
     for host, outcome in session.bad_hosts.items():
         Fleet((), session).say(f"left out: {outcome.reason}", host)
+
+
+def listener(stream, *, as_json):
+    """The listener that suits where output goes."""
+    if as_json:
+        return Json(stream)
+    if not stream.isatty() or os.environ.get("TERM") in ("dumb", "unknown"):
+        return Plain(stream)
+    from .live import Live  # where there is a terminal: Rich takes a while to load
+
+    return Live(stream)
 
 
 def end_on_signals(listener):

@@ -1,27 +1,39 @@
 """deploy, rollback, rollforward and what one wants to know about them: the list of steps."""
 
+import time
+
 from .application import application, build, on_app_hosts, restart, restart_or_stop, way_back
 from .env import env
 from .errors import Fenced, Interrupted, Refused, Reverted, Stop, Stranded
 from .lock import locked
 from .prove import prove, trial
 from .release import skew
+from .reply import replies
+from .resume import purpose, unfinished
 from .stage import stage
+from .watch import watch
 
 
-@on_app_hosts(help={"revision": "What to deploy: a branch, tag or commit (deploy.revision)."})
-def deploy(fleet, revision=""):
+@on_app_hosts(help={
+    "revision": "What to deploy: a branch, tag or commit (deploy.revision).",
+    "resume": "Go on with a deploy whose run was killed or lost its hosts.",
+})
+def deploy(fleet, revision="", resume=False):
     """Release a revision on all hosts, or on none."""
-    releases = application(fleet, f"deploy {env.deploy_date}")
+    releases = application(fleet)
     before = releases.preflight()
+    if resume and not env.dry:  # which asks no host what it has
+        env.deploy_date, revision = unfinished(before)
+        fleet.say(f"resume     {purpose(env.deploy_date, revision)}")
     built = build(fleet, revision or env.deploy.revision)
-    has_room(before, built)
+    has_room(before, built, resumed=resume)
+    releases.begin(purpose(env.deploy_date, built.revision), env.deploy_date if resume else None)
     with locked(releases) as taken:
         before = settle(releases, before, taken)
         stage(releases, built, before)
         trial(fleet, env.deploy_date)
         migrate(releases)
-        switch(releases, before, env.deploy_date)
+        switch(releases, before, env.deploy_date, watched=env.prove.watch > 0)
         clean(releases)
 
 
@@ -37,7 +49,7 @@ def rollforward(fleet):
     move(fleet, "rollforward", "next", "")
 
 
-def has_room(before, built):
+def has_room(before, built, *, resumed=False):
     """Refused, naming the hosts, where the release would not fit or its name is not the newest."""
     problems = []
     for host, reply in before.items():
@@ -48,7 +60,7 @@ def has_room(before, built):
         if inodes.isdigit() and int(inodes) < 2 * built.files + 1000:
             problems.append(f"{host.name}: {inodes} inodes free, {2 * built.files + 1000} needed")
         newest = max(reply.all("release"), default="")
-        if newest >= env.deploy_date:
+        if newest > env.deploy_date or (newest == env.deploy_date and not resumed):
             problems.append(f"{host.name}: has {newest} already; is this machine's clock behind?")
     if problems:
         raise Refused("\n".join(problems))
@@ -110,17 +122,19 @@ def agreed(before, neighbour, verb):
     raise Refused(f"{verb}: hosts disagree, name a release with --to\n{seen}")
 
 
-def switch(releases, before, date):
+def switch(releases, before, date, *, watched=False):
     """Publish, restart, prove, batch by batch; then all hosts keep it, or all go back."""
     switched = []
     try:
         for hosts in releases.fleet.batches():
-            batch = releases.on(releases.fleet.only(hosts))
+            batch, began = releases.on(releases.fleet.only(hosts)), time.monotonic()
             switched += hosts
             published = batch.publish(date, way_back(before))
             restart(batch.fleet)
             prove(batch.fleet, date)
             report(batch.fleet, before, published, date)
+            if watched and not env.dry:
+                watch(releases.fleet, batch.fleet, date, began)
     except Fenced:
         raise  # the newer run decides what this fleet serves
     except (Stop, KeyboardInterrupt) as error:
@@ -165,8 +179,12 @@ def commit(releases, date):
 
 
 def clean(releases):
-    """Old releases go; the deploy has succeeded, so that a failure here is only said."""
+    """Old releases go, but not those that are used; the deploy has succeeded even if this fails."""
     outcomes = releases.outcomes("clean", {"KEEP": env.deploy.keep})
+    for host, reply in replies(outcomes).items():
+        for kept in reply.all("kept"):
+            if " pid " in kept or " named in " in kept:
+                releases.fleet.say(f"kept       {kept}", host)
     for host, outcome in outcomes.failed.items():
         releases.fleet.say(f"old releases were not removed: {outcome.reason}", host)
 

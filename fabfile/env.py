@@ -3,7 +3,7 @@
 A team may set attributes of its own on it; later tasks of the same run find them.
 """
 
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
@@ -48,6 +48,15 @@ class Unit:
     health: str = ""
     release: str = ""
     ask: str = ""
+    drain: str = ""
+
+    def on(self, host, address):
+        """The unit as it is on one host: {address} and {name} filled in, not {socket}."""
+        def filled(text):
+            return text.replace("{address}", address).replace("{name}", host.name)
+
+        texts = {key: value for key, value in vars(self).items() if isinstance(value, str)}
+        return replace(self, **{key: filled(text) for key, text in texts.items()})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +67,7 @@ class Services:
     folder: str = "supervisor/conf.d"
     sudo: bool = False
     deadline: int = 120
+    drain: int = 90
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +89,8 @@ class Prove:
 
     trial: int = 30
     health: int = 30
+    watch: int = 0
+    errors: int = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +102,7 @@ class Nginx:
     upstream_port: int = 8000
     unit: str = "nginx"
     command: str = "nginx"
+    access_log: str = "logs/nginx-access.log"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,11 +126,12 @@ class Cache:
 
 @dataclass(frozen=True, kw_only=True)
 class Celery:
-    """`celery:` how workers are asked and how long they may take to end."""
+    """`celery:` the application and the unit of the workers."""
 
     app: str = ""
     unit: str = "celery"
-    drain: int = 90
+    beside: tuple[str, ...] = ()
+    snapshots: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,27 +191,30 @@ def typed(kind, values, place):
         if required and name not in values:
             raise Usage(f"fabric.yml: {place}.{name} is missing")
     hints = get_type_hints(kind)
-    return kind(**{key: checked(hints[key], v, f"{place}.{key}") for key, v in values.items()})
+    return kind(**{
+        key: checked(hints[key], value, f"{place}.{key}", least=0 if known[key].default == 0 else 1)
+        for key, value in values.items()
+    })
 
 
-def checked(hint, value, place):
+def checked(hint, value, place, *, least=1):
     """`value` as the annotated type: lists become tuples; anything that does not fit is refused."""
     if get_origin(hint) is tuple:
         if isinstance(value, str | dict) or not hasattr(value, "__iter__"):
             raise Usage(f"fabric.yml: {place} must be a list, not {value!r}")
         return tuple(checked(get_args(hint)[0], entry, place) for entry in value)
-    if wanted := missed(hint, value):
+    if wanted := missed(hint, value, least):
         raise Usage(f"fabric.yml: {place} must be {wanted}, not {value!r}")
     return value
 
 
-def missed(hint, value):
+def missed(hint, value, least):
     """What `value` has to be instead, in words; '' if it is as annotated."""
     if get_origin(hint) is Literal:
         return "" if value in get_args(hint) else " or ".join(get_args(hint))
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
         return _words[hint]
-    return "1 or more" if hint is int and value < 1 else ""
+    return f"{least} or more" if hint is int and value < least else ""
 
 
 _words = {str: "text", int: "a whole number", bool: "true or false", dict: "a mapping"}
@@ -254,6 +271,10 @@ class Env(SimpleNamespace):
     def address(self, host):
         """The DNS name or address by which `host` is reached (`fleet: connect_with:`)."""
         return getattr(host, self.fleet.connect_with) or host.private_dns
+
+    def unit_on(self, name, host):
+        """A unit as it is on one host."""
+        return self.units[name].on(host, self.address(host))
 
     def units_of(self, host):
         """The names of the units that run on `host`, in fabric.yml's order."""

@@ -8,10 +8,8 @@ import re
 import socket
 import sys
 import xmlrpc.client
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from . import machine, processes
 from .errors import Failed, Refused
@@ -26,12 +24,18 @@ DOWN = ("STOPPED", "EXITED", "FATAL")
 PATIENCE = 60  # seconds: several Solrs that start at once have little of the processor each
 UNANSWERED = (OSError, http.client.HTTPException, xmlrpc.client.Error)
 
-templates = Environment(
-    loader=FileSystemLoader(Path(__file__).resolve().parent.parent / "sandbox"),
-    undefined=StrictUndefined,
-    keep_trailing_newline=True,
-)
-templates.filters["quote"] = quote
+
+@cache
+def templates():
+    """Jinja's Environment for the files of sandbox/."""
+    import jinja2  # when it is needed: it takes a while to load
+
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).resolve().parent.parent / "sandbox"),
+        undefined=jinja2.StrictUndefined, keep_trailing_newline=True,
+    )
+    made.filters["quote"] = quote
+    return made
 
 
 class Loopback:
@@ -170,7 +174,7 @@ class Loopback:
     def render(self, template, path):
         """Write a template of sandbox/ to `path`; whether that changed it."""
         facts = {name: getattr(self, name) for name in ("host", "address", "port", "root", "home")}
-        text = templates.get_template(f"{template}.j2").render(
+        text = templates().get_template(f"{template}.j2").render(
             facts,
             state=self.state,
             run=machine.resolved(self.run),

@@ -33,6 +33,7 @@ SERVERS = {  # by the role that needs it
     "nginx": Server("nginx", "nginx", 8080),
     "memcached": Server("memcached", "memcached", 11211),
     "redis": Server("redis-server", "redis-server", 6379),
+    "inbox": Server("redis-server", "redis-server", 6380),
     "db": Server("postgres", "postgresql", 5432),
     "solr": Server("java", "default-jdk-headless", 8983),
 }

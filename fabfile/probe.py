@@ -110,10 +110,10 @@ def start(command, folder, stdout):
     )
 
 
-def end(process):
-    """Ends the whole process group: asked first, killed after 5 seconds."""
+def end(process, patience=5):
+    """Ends the whole process group: asked first, killed after `patience` seconds."""
     for sign in (signal.SIGTERM, signal.SIGKILL):
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + patience
         while time.monotonic() < deadline:
             try:
                 os.killpg(process.pid, sign)
@@ -179,7 +179,7 @@ def trial(unit, request, deadline):
             words = log.read().decode(errors="replace").strip()[-1500:]
             raise Unwell(f"{error}\n{words}") from None
         finally:
-            end(process)
+            end(process, patience=0.3)  # nobody else asks it anything
 
 
 def answered(unit, request, path, process, deadline):

@@ -1,5 +1,5 @@
-"""Sent to the Python of a worker's own release as `python - APP WORKER`, which answers what the
-worker does, or as `python - APP WORKER SECONDS`, which empties it before a restart.
+"""Run by the Python of a worker's release: `APP WORKER` answers what the worker does, and
+`APP WORKER drain` empties it before a restart.
 """
 
 import json
@@ -18,7 +18,7 @@ class Worker:
     def __init__(self, app, name):
         self.app = app
         self.name = name
-        self.inspect = app.control.inspect(destination=[name], timeout=5, limit=1)
+        self.inspect = app.control.inspect(destination=[name], timeout=3, limit=1)
 
     def ask(self, question):
         """The worker's own answer, a list; None where it does not answer."""
@@ -54,8 +54,9 @@ def length(connection, name):
         return 0
 
 
-def answer(app, worker):
-    """Prints the worker's tasks and the lengths of its queues, or of the default one."""
+def answer(app, name):
+    """Prints a worker's tasks and the lengths of its queues, or of the default one."""
+    worker = Worker(app, name)
     with app.connection_for_read() as connection:
         connection.ensure_connection(max_retries=1)
         tasks = worker.tasks("active", "reserved", "scheduled")
@@ -64,32 +65,32 @@ def answer(app, worker):
     print(json.dumps({"tasks": tasks, "queues": queues}))
 
 
-def empty(worker, seconds):
-    """The worker takes no new task; returns once it has none, or the time is over.
+def drain(worker):
+    """The worker takes no new task; returns once it has none, or does not answer.
 
     A worker that is told to end in the moment in which it hands a task to a child gives it back to
     the broker, and the child runs it too. With none at hand there is no such moment.
     """
     queues = worker.queues()
-    deadline = time.monotonic() + seconds
+    if not queues:
+        return
     try:
         worker.take_from(queues, yes=False)
-        while any(worker.tasks("active", "reserved").values()) and time.monotonic() < deadline:
+        while any(worker.tasks("active", "reserved").values()):
             time.sleep(0.1)
-    except BaseException:  # interrupted: nobody will restart it
+    except SystemExit:  # interrupted: nobody will restart it
         worker.take_from(queues, yes=True)
         raise
 
 
-def main(name, worker, seconds=None):
+def main(name, worker, mode="answer"):
     sys.path.insert(0, os.getcwd())
     app = find_app(name)
-    if seconds is None:
-        answer(app, Worker(app, worker))
-    else:
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, lambda number, frame: sys.exit(128 + number))
-        empty(Worker(app, worker), float(seconds))
+    if mode == "answer":
+        return answer(app, worker)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, frame: sys.exit(128 + number))
+    drain(Worker(app, worker))
 
 
 if __name__ == "__main__":
@@ -97,3 +98,5 @@ if __name__ == "__main__":
         main(*sys.argv[1:])
     except OperationalError as error:
         sys.exit(f"the broker does not answer: {error}")
+    except KeyboardInterrupt:
+        sys.exit(f"{sys.argv[2]} still has tasks in hand")

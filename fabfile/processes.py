@@ -134,8 +134,12 @@ def end(leaders, mark=None, *, patience=10):
 
 
 def kill(processes):
-    """Kill those that are alive, which are returned: they may have had children just then."""
-    living = [process for process in processes if process.alive()]
+    """Kill those that are alive, which are returned: they may have had children just then.
+
+    The eldest first: a PostgreSQL that sees a child killed makes others, in sessions of their own.
+    """
+    eldest_first = sorted(processes, key=lambda process: (process.birth, process.pid))
+    living = [process for process in eldest_first if process.alive()]
     for process in living:
         process.send(signal.SIGKILL)
     return living

@@ -1,4 +1,4 @@
-"""Listens to the fleet's events and prints them: live on a terminal, plain lines, or JSON."""
+"""Listens to the fleet's events and prints them, as plain lines or JSON."""
 
 import json
 import os
@@ -6,21 +6,8 @@ import sys
 import threading
 from contextlib import suppress
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    ProgressColumn,
-    SpinnerColumn,
-    TextColumn,
-)
-from rich.table import Table
-from rich.text import Text
-
 # What would ring, move the cursor or hide text; colours (ESC) stay, as over plain ssh.
 CONTROLS = dict.fromkeys({*range(32), 127} - set(b"\t\x1b"))
-WIDE = 400  # no cell of a table is cut; a narrow terminal wraps its lines
 
 
 class Plain:
@@ -28,9 +15,6 @@ class Plain:
 
     def __init__(self, stream):
         self.stream = stream
-        plain = {"file": stream, "highlight": False, "emoji": False, "markup": False}
-        self.console = Console(**plain)
-        self.wide = Console(**plain, width=WIDE)
         self.lock = threading.RLock()
 
     def __call__(self, event):
@@ -52,15 +36,9 @@ class Plain:
         self.lines([f"{event.step:<10} {count} host{plural} ok  {event.seconds:.2f} s{names}"])
 
     def on_table(self, event):
-        columns, rows = event.data
-        table = Table(title=event.step or None, title_justify="left", box=None, pad_edge=False)
-        for column in columns:
-            table.add_column(column, no_wrap=True)
-        for row in rows:
-            table.add_row(*(Text(str(cell)) for cell in row))
-        with self.wide.capture() as captured:
-            self.wide.print(table)
-        self.lines([text.rstrip() for text in captured.get().splitlines()])
+        from .table import table_lines  # when there is one: Rich takes a while to load
+
+        self.lines(table_lines(event.step, *event.data))
 
     def lines(self, texts):
         self.stream.write("".join(f"{text}\n" for text in texts))
@@ -68,80 +46,6 @@ class Plain:
 
     def close(self):
         """Nothing is open."""
-
-
-class Hosts(Progress):
-    """The rows of the hosts, as many as the terminal has room for."""
-
-    def get_renderables(self):
-        rows = self.tasks  # none yet when Progress itself is made, without its console
-        room = max(1, self.console.height - 2) if rows else 0
-        yield self.make_tasks_table(rows[:room])
-        if len(rows) > room:
-            yield Text(f"… and {len(rows) - room} more hosts")
-
-
-class Seconds(ProgressColumn):
-    """How long a host takes; it goes on when all bytes are sent."""
-
-    def render(self, task):
-        return Text(f"{task.elapsed or 0:.0f} s".rjust(5))
-
-
-class Bar(BarColumn):
-    """A bar, where there is something to send."""
-
-    def render(self, task):
-        return super().render(task) if task.total else Text()
-
-
-class Bytes(DownloadColumn):
-    """Bytes sent of all, where there is something to send."""
-
-    def render(self, task):
-        return super().render(task) if task.total else Text()
-
-
-class Live(Plain):
-    """On a terminal: one live line a host with its step and a bar for bytes sent."""
-
-    def __init__(self, stream):
-        super().__init__(stream)
-        self.progress = None
-        self.rows = {}
-
-    def on_begin(self, event):
-        self.close()
-        self.progress = Hosts(
-            SpinnerColumn(finished_text="…"), TextColumn("{task.fields[host]}", markup=False),
-            TextColumn("{task.description}", markup=False), Seconds(), Bar(), Bytes(),
-            console=self.console, transient=True,
-        )
-        self.rows = {}
-        self.progress.start()
-
-    def on_host(self, event):
-        self.rows[event.host] = self.progress.add_task(event.step, total=None, host=event.host.name)
-
-    def on_sent(self, event):
-        count, total = event.data
-        self.progress.update(self.rows[event.host], advance=count, total=total)
-
-    def on_done(self, event):
-        self.progress.remove_task(self.rows.pop(event.host))
-
-    def on_end(self, event):
-        self.close()
-        super().on_end(event)
-
-    def lines(self, texts):
-        self.console.print(Text("\n").join(map(Text.from_ansi, texts)), soft_wrap=True)
-
-    def close(self):
-        """Gives the terminal back."""
-        if self.progress:
-            self.progress.stop()
-            self.progress = None
 
 
 class Json:
@@ -215,15 +119,6 @@ class Lasting:
             if not isinstance(error, BrokenPipeError):
                 with suppress(OSError):
                     print(f"fab: no more output: {error.strerror}", file=sys.stderr)
-
-
-def listener(*, as_json, stream=None):
-    """The listener that suits where output goes."""
-    stream = stream or sys.stdout
-    if as_json:
-        return Json(stream)
-    live = stream.isatty() and not Console(file=stream).is_dumb_terminal
-    return Live(stream) if live else Plain(stream)
 
 
 def agreed(question):

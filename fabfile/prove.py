@@ -16,7 +16,7 @@ def trial(fleet, date):
 
 
 def prove(fleet, date, step="prove", only=None):
-    """Each process of each unit (or of one) is healthy and runs `date`; Failed names the others.
+    """Each process of each unit (or of those named) is well and runs `date`; Failed names others.
 
     Returns what they said, as running() does.
     """
@@ -49,7 +49,8 @@ def _ask(fleet, folder, *, expect, deadline, step, only=None):
     hosts = [host for host in fleet.hosts if env.units_of(host)]
 
     def command(host):
-        units = [_unit(name, host) for name in env.units_of(host) if only in (None, name)]
+        units = [_unit(name, host) for name in env.units_of(host)
+                 if only is None or name in only]
         if step == "trial":
             units = [unit for unit in units if unit["trial"]]
         return _command(folder, units, expect, deadline, booting=step == "trial")
@@ -64,16 +65,10 @@ def _command(folder, units, expect, deadline, *, booting=False):
 
 
 def _unit(name, host):
-    """A unit of fabric.yml for one host: {address} and {name} filled in, not {socket}."""
-    unit = env.units[name]
-    facts = {"{address}": env.address(host), "{name}": host.name}
-    asked = {"unit": name, "processes": unit.processes}
-    for key in ("trial", "health", "release", "ask"):
-        text = getattr(unit, key)
-        for mark, value in facts.items():
-            text = text.replace(mark, value)
-        asked[key] = text
-    return asked
+    """What the probe is told of a unit."""
+    unit = env.unit_on(name, host)
+    asked = {key: getattr(unit, key) for key in ("processes", "trial", "health", "release", "ask")}
+    return {"unit": name, **asked}
 
 
 def answers(text):

@@ -19,6 +19,7 @@ SCRIPT = Path(__file__).with_name("release.sh")
 SHA256 = sha256(SCRIPT.read_bytes()).hexdigest()
 REMOTE = f".fab/release-{SHA256[:12]}.sh"
 NO_SCRIPT = "script missing"
+REPEATABLE = ("stage", "command", "publish", "commit", "revert", "clean")
 UPLOAD = line(
     'mkdir -p .fab && cat > {0}.$$ && [ "$(sha256sum < {0}.$$)" = {1} ] && mv {0}.$$ {0}'
     .replace("{0}", REMOTE).replace("{1}", "{}"),
@@ -44,6 +45,10 @@ class Releases:
             "LEASE": env.deploy.lease,
         }
 
+    def begin(self, purpose, resume=None):
+        """What the locks say this run does; a pending switch to the release `resume` stays."""
+        self.common |= {"PURPOSE": purpose, "RESUME": resume}
+
     def on(self, fleet):
         """The same releases, lock and token, for fewer hosts."""
         fewer = Releases.__new__(Releases)
@@ -62,7 +67,8 @@ class Releases:
     def outcomes(self, verb, values=None, *, step=None, stdin=None, hosts=None, deadline=None):
         """The same as the fleet's Outcomes, for those who look at failures themselves.
 
-        A host that has another script, or none, gets this one and is asked again.
+        A host that has another script, or none, gets this one and is asked again; so is one whose
+        link was cut, where the script can tell what it has done already.
         """
         hosts = self.fleet.hosts if hosts is None else tuple(hosts)
         step = verb if step is None else step
@@ -79,6 +85,9 @@ class Releases:
         if lacking:
             self.fleet.run(UPLOAD, hosts=lacking, step="upload", stdin=SCRIPT).check()
             outcomes.update(run(lacking))
+        lost = [host for host, o in outcomes.failed.items() if o.kind is Unreachable]
+        if lost and verb in REPEATABLE:
+            outcomes.update(run(lost))
         for outcome in outcomes.failed.values():
             outcome.kind = BY_CODE.get(outcome.code, outcome.kind)
         return outcomes
@@ -120,12 +129,8 @@ class Releases:
         return replies(self.committed(date).check())
 
     def committed(self, date):
-        """The Outcomes of a commit, asked again where the first answer was lost."""
-        outcomes = self.outcomes("commit", {"DATE": date})
-        lost = [host for host, o in outcomes.failed.items() if o.kind is Unreachable]
-        if lost:
-            outcomes.update(self.outcomes("commit", {"DATE": date}, hosts=lost))
-        return outcomes
+        """The Outcomes of a commit."""
+        return self.outcomes("commit", {"DATE": date})
 
     def revert(self):
         """Every host that switched goes back. Outcomes, whatever they are."""

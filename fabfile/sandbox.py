@@ -16,7 +16,7 @@ from .fleet import once
 from .loopback import Loopback
 from .shell import line
 
-SECRETS = ("SECRET_KEY", "DATABASE_PASSWORD")
+SECRETS = ("SECRET_KEY", "DATABASE_PASSWORD", "MONITOR_PASSWORD")
 AWKWARD = re.compile(r"[^\w/.,:@+=~ -]")  # to sshd, supervisord, nginx or the shell
 
 

@@ -2,17 +2,26 @@
 
 import re
 import traceback
+from functools import cache
 from pathlib import Path
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateSyntaxError
 
 from .env import ROOT
 from .errors import Usage
 
-loader = FileSystemLoader(ROOT / "templates")
-environment = Environment(
-    loader=loader, undefined=StrictUndefined, keep_trailing_newline=True, trim_blocks=True
-)
+FOLDER = ROOT / "templates"
+
+
+@cache
+def environment(folder):
+    """Jinja's Environment for the templates of a folder; an unknown name is an error."""
+    import jinja2  # when it is needed: it takes a while to load
+
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folder), undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True, trim_blocks=True,
+    )
+    made.filters |= {"word": word, "flag": flag}
+    return made
 
 
 def word(value):
@@ -31,19 +40,16 @@ def flag(host, name):
     return value
 
 
-environment.filters |= {"word": word, "flag": flag}
-
-
 def names(start):
     """The templates below templates/ whose path begins with `start`, in order."""
-    return [name for name in loader.list_templates()
-            if name.startswith(start) and name.endswith(".j2")]
+    return [name for name in environment(FOLDER).list_templates(extensions=["j2"])
+            if name.startswith(start)]
 
 
 def fill_in(name, facts):
     """The text of a template. Usage, on one line, if it can't be had."""
     try:
-        return environment.get_template(name).render(facts)
+        return environment(FOLDER).get_template(name).render(facts)
     except Exception as error:  # an expression in a template may raise whatever it likes
         reason = " ".join(str(error).split()) or type(error).__name__
         raise Usage(f"templates/{place(error, name)}: {reason}") from error
@@ -51,10 +57,11 @@ def fill_in(name, facts):
 
 def place(error, name):
     """Where in the templates an error is: a file and, where it is known, a line."""
+    from jinja2 import TemplateSyntaxError
+
     if isinstance(error, TemplateSyntaxError):
         return f"{error.name}: line {error.lineno}"
-    folder = Path(loader.searchpath[0])
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if folder in Path(frame.filename).parents:
-            return f"{Path(frame.filename).relative_to(folder)}: line {frame.lineno}"
+        if FOLDER in Path(frame.filename).parents:
+            return f"{Path(frame.filename).relative_to(FOLDER)}: line {frame.lineno}"
     return name

@@ -81,6 +81,13 @@ class Site:
         file.write_text(file.read_text() + text)
         return self.commit(message)
 
+    def replace(self, path, old, new):
+        """Changes a text in a file of the site and commits it; the new revision."""
+        file = self.folder / "example" / path
+        assert old in file.read_text()
+        file.write_text(file.read_text().replace(old, new))
+        return self.commit(f"{path} is changed")
+
     def back_to(self, revision):
         """The work tree as it was at `revision`, as a new commit."""
         self.git("checkout", "--quiet", revision, "--", ".")
@@ -121,6 +128,14 @@ class Team:
     def current(self):
         """host → the release its `current` names."""
         return {row["host"]: row["current"] for row in self.json("check")}
+
+
+def eventually(question, seconds=15):
+    """Waits until the answer is true."""
+    deadline = time.monotonic() + seconds
+    while not question():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.05)
 
 
 class Visitors:
@@ -169,3 +184,19 @@ def team(site, tmp_path_factory):
         yield team
     finally:
         team.fab("sandbox_down")
+
+
+def pytest_terminal_summary(terminalreporter):
+    """The site's search suite as a table: what became of each case on each engine."""
+    found = dict(kept for reports in terminalreporter.stats.values() for report in reports
+                 for kept in getattr(report, "user_properties", ())
+                 if kept[0].startswith("search on "))
+    if not found:
+        return
+    terminalreporter.section("the site's search suite")
+    engines = sorted(found)
+    cases = dict.fromkeys(case for engine in engines for case in found[engine])
+    wide = max(map(len, cases))
+    for name, *row in [("", *(engine.split()[-1] for engine in engines)),
+                       *((case, *(found[e].get(case, "-") for e in engines)) for case in cases)]:
+        terminalreporter.line(f"{name:{wide}}" + "".join(f"{cell:>10}" for cell in row))

@@ -2,8 +2,11 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
+import threading
+import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,12 +15,12 @@ import pytest
 
 import inventory
 from fabfile import celery
-from fabfile.env import Unit, env
+from fabfile.env import FleetSettings, Nginx, Unit, env
 from fabfile.errors import Failed, Usage
 from fabfile.fleet import Outcome
 from tests.conftest import BIN, Site, Team, inventory_of
 
-FLEET = (("queue1", ["celery"]), ("queue2", ["celery"]), ("redis1", ["redis"]))
+FLEET = (("queue1", ["celery"]), ("queue2", ["celery", "beat", "monitor"]), ("redis1", ["redis"]))
 NETWORK = "127.0.63"
 
 
@@ -51,7 +54,7 @@ def test_the_pids_that_workers_say():
 def test_a_worker_that_came_back_is_another_process():
     one, two = host("queue1"), host("queue2")
     celery.came_back({one: {1}, two: set()}, {one: {9}, two: {2}})
-    with pytest.raises(Failed, match=r"^the old worker still answers on queue2$"):
+    with pytest.raises(Failed, match=r"^an old process still answers on queue2$"):
         celery.came_back({one: {1}, two: {2}}, {one: {9}, two: {2}})
 
 
@@ -60,13 +63,27 @@ def test_hosts_without_workers_are_refused(monkeypatch):
     monkeypatch.setattr(env, "celery", SimpleNamespace(unit="celery"), raising=False)
     fleet = SimpleNamespace(hosts=[host("queue1", "celery"), host("web1", "web"), host("lb1")])
     with pytest.raises(Usage, match=r"^web1, lb1: no role of theirs runs the unit celery$"):
-        celery.all_run_workers(fleet)
+        celery.all_run(fleet, "celery")
+
+
+def test_states_are_counted_in_order():
+    assert celery.counted({"SUCCESS": 40, "RECEIVED": 2}) == "RECEIVED 2, SUCCESS 40"
+    assert celery.counted({}) == "-"
+
+
+@pytest.mark.parametrize(("roles", "place"), [
+    (["nginx"], "http://lb1:8080/monitor/"), (["web"], "/monitor/")])
+def test_the_page_that_plots_is_on_the_load_balancer(monkeypatch, roles, place):
+    monkeypatch.setattr(env, "nginx", Nginx(), raising=False)
+    monkeypatch.setattr(env, "fleet", FleetSettings(), raising=False)
+    fleet = SimpleNamespace(inventory=SimpleNamespace(hosts=[host("lb1", *roles)]))
+    assert celery.url(fleet, "/monitor/") == place
 
 
 # Real workers
 
 SETTINGS = """
-celery: {drain: 3}
+services: {drain: 3}
 prove: {health: 10}
 units:
   celery:
@@ -101,9 +118,9 @@ def home(team, name):
     return team.inventory.parent / ".sandbox/hosts" / name
 
 
-def pid_of(team, name):
-    """The worker's pid, from its supervisord."""
-    command = [BIN / "supervisorctl", "-c", home(team, name) / "supervisord.conf", "pid", "celery"]
+def pid_of(team, name, unit="celery"):
+    """A unit's pid, from its supervisord."""
+    command = [BIN / "supervisorctl", "-c", home(team, name) / "supervisord.conf", "pid", unit]
     return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
@@ -114,6 +131,65 @@ def test_what_workers_do(team):
     assert [(row["worker"], int(row["pid"]), row["active"]) for row in tables[0]] == [
         (f"celery@{name}", pid_of(team, name), "0") for name in ("queue1", "queue2")]
     assert tables[1:] == [[{"queue": "celery", "waiting": "0"}]]
+
+
+class Beats:
+    """How many beats there were at once, while something is done."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.seen = set()
+
+    def count(self):
+        found = 0
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                words = (process / "cmdline").read_bytes().split(b"\0")
+                celery = any(word.endswith(b"/celery") for word in words) and b"beat" in words
+                found += celery and self.folder in (process / "cwd").resolve().parents
+        return found
+
+    def watch(self):
+        while not self.stop.is_set():
+            self.seen.add(self.count())
+            time.sleep(0.02)
+
+    def __enter__(self):
+        self.stop = threading.Event()
+        self.thread = threading.Thread(target=self.watch)
+        self.thread.start()
+        return self
+
+    def __exit__(self, *exc):
+        self.stop.set()
+        self.thread.join()
+
+
+@pytest.mark.story
+def test_a_restart_takes_in_beat_and_its_like_and_there_are_never_two_beats(team):
+    units = ("celery", "beat", "camera", "flower")
+    before = [pid_of(team, "queue2", unit) for unit in units]
+    with Beats(home(team, "queue2")) as beats:
+        team.fab("restart_celery")
+    assert all(old != pid_of(team, "queue2", unit) for old, unit in zip(before, units, strict=True))
+    assert beats.seen == {0, 1} and beats.count() == 1
+
+
+@pytest.mark.story
+def test_what_the_camera_has_seen(team):
+    for words in ("migrate -v0", "queue_records 3"):  # each host has a database of its own here
+        manage = f"cd conference/current && .venv/bin/python manage.py {words}"
+        team.fab("-H", "queue2", "--", manage)
+    ends = time.monotonic() + 30
+    while "record" not in (output := said(team.start("-H", "queue2", "celery_snapshot"))):
+        assert time.monotonic() < ends, output
+    assert re.search(r"^20\d\d-.* 0 .*SUCCESS \d.* celery@queue1, celery@queue2$", output, re.M)
+    assert re.search(r"^[\d.]+ +directory.tasks.record +celery@queue\d", output, re.M)
+    assert output.endswith("plotted    /monitor/\n")
+
+
+def said(process):
+    return process.communicate(timeout=60)[0]
 
 
 @pytest.mark.story

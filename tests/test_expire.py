@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import eventually
 from tests.test_release_sh import SCRIPT, Host
 
 ONE, TWO = "20261124080000", "20261124090000"
@@ -42,13 +43,6 @@ def is_watcher(folder, host):
         return words[-2:] == ["expire", ""] and os.readlink(folder / "cwd") == str(host.root)
     except OSError:
         return False
-
-
-def eventually(question, seconds=12):
-    deadline = time.monotonic() + seconds
-    while not question():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.05)
 
 
 def test_it_goes_back_and_restarts_what_it_restarted(host):

@@ -75,6 +75,14 @@ def test_the_upstream_lines():
     assert "root site/current;" in lines
 
 
+def test_flower_is_reached_on_the_first_monitor_host():
+    assert "flower" not in rendered()["site.conf"]
+    monitors = (host("queue1", "127.0.61.7", "monitor"), host("queue2", "127.0.61.8", "monitor"))
+    text = rendered((*HOSTS, *monitors))["site.conf"]
+    assert "location /flower/ {\n        proxy_pass http://127.0.61.7:5555;\n" in text
+    assert "127.0.61.8" not in text
+
+
 def test_the_same_facts_give_the_same_bytes_and_others_another_fingerprint():
     def of(files):
         return json.loads(files["site.conf"].split("return 200 '")[1].split("\\n'")[0].replace(
@@ -130,16 +138,14 @@ def fork(monkeypatch, tmp_path):
     """A function that changes a template of a copy of the templates."""
     folder = tmp_path / "templates"
     shutil.copytree(ROOT / "templates", folder)
-    monkeypatch.setattr(templates.loader, "searchpath", [str(folder)])
-    templates.environment.cache.clear()
+    monkeypatch.setattr(templates, "FOLDER", folder)
 
     def change(name, old, new):
         text = (folder / name).read_text()
         assert old in text
         (folder / name).write_text(text.replace(old, new))
 
-    yield change
-    templates.environment.cache.clear()
+    return change
 
 
 def test_nginx_names_what_is_wrong(fork):

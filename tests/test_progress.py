@@ -6,9 +6,11 @@ import os
 
 import pytest
 
+from fabfile.cli import listener
 from fabfile.errors import Failed
 from fabfile.fleet import Event, Outcome, Outcomes
-from fabfile.progress import Json, Lasting, Live, Plain, agreed, listener
+from fabfile.live import Live
+from fabfile.progress import Json, Lasting, Plain, agreed
 
 
 class Host:
@@ -131,7 +133,7 @@ def test_the_terminal_is_given_back_once_with_the_cursor(terminal):
 @pytest.mark.parametrize(("term", "kind"), [("xterm", Live), ("dumb", Plain)])
 def test_a_terminal_that_can_not_move_its_cursor_gets_plain_lines(monkeypatch, term, kind):
     monkeypatch.setenv("TERM", term)
-    assert type(listener(as_json=False, stream=Terminal())) is kind
+    assert type(listener(Terminal(), as_json=False)) is kind
 
 
 def test_output_goes_on_when_its_reader_has_gone():

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from fabfile import artifact
+from tests.conftest import eventually
 
 SCRIPT = Path(__file__).parent.parent / "fabfile" / "release.sh"
 SHA256 = sha256(SCRIPT.read_bytes()).hexdigest()
@@ -207,7 +208,7 @@ def test_preflight_tells_everything_and_changes_nothing(host):
     assert answer.facts == {
         "setup": "yes", "current": TWO, "previous": ONE, "next": THREE, "token": "1",
         "lock_token": "1", "lock_owner": "ann@laptop", "lock_purpose": "-", "lock_run": "here:1:2",
-        "missing": ".env", "release": THREE,
+        "unfinished": "-", "missing": ".env", "release": THREE,
     }
 
 
@@ -578,7 +579,59 @@ def test_command(host):
     assert host.ask("command", DATE=TWO, COMMAND="true").code == 6
 
 
+COUNTED = "echo begun >>../../count; sleep 1; echo done"
+
+
+def test_a_command_goes_on_without_its_link_and_is_never_repeated(host):
+    host.stage(ONE)
+    cut = host.start("command", DATE=ONE, COMMAND=COUNTED)
+    eventually((host.root / "count").exists)
+    cut.kill()
+    attached, again = (host.do("command", DATE=ONE, COMMAND=COUNTED) for _ in range(2))
+    assert (attached.stdout, attached.stderr) == ("exit 0\n", "done\n")
+    assert (again.stdout, again.stderr) == ("exit 0\n", "done\n")
+    assert (host.root / "count").read_text() == "begun\n"
+
+
+def test_a_command_that_failed_stays_failed(host):
+    host.stage(ONE)
+    values = {"DATE": ONE, "COMMAND": "echo once >>../../count; exit 3"}
+    assert [host.ask("command", **values).code for _ in range(2)] == [1, 1]
+    assert (host.root / "count").read_text() == "once\n"
+
+
+def test_a_command_whose_end_nobody_saw_is_refused(host):
+    host.stage(ONE)
+    cut = host.start("command", DATE=ONE, COMMAND=COUNTED)
+    eventually((host.root / "count").exists)
+    cut.kill()
+    [pid] = (host.root / "state/commands").glob("*.pid")
+    os.killpg(int(pid.read_text()), signal.SIGKILL)
+    answer = host.ask("command", DATE=ONE, COMMAND=COUNTED)
+    assert answer.code == 6
+    assert answer.stderr.startswith(f"nobody knows how it ended: {COUNTED}; what it printed is in ")
+
+
 # ---- publish, commit, revert
+
+
+def test_a_switch_that_is_resumed_stays_and_is_kept(host):
+    host.deploy(ONE)
+    host.stage(TWO)
+    host.do("publish", DATE=TWO)
+    assert host.do("preflight", LEASE=0).facts["unfinished"] == "-"
+    assert "reverted" not in host.lock(TAKE=host.token, RESUME=TWO).facts
+    assert host.current == TWO
+    assert host.do("publish", DATE=TWO).facts["previous"] == ONE
+    host.do("commit", DATE=TWO)
+    assert host.line == [ONE, TWO]
+
+
+def test_of_another_switch_the_host_goes_back_all_the_same(host):
+    host.deploy(ONE)
+    host.stage(TWO)
+    host.do("publish", DATE=TWO)
+    assert host.lock(TAKE=host.token, RESUME=THREE).facts["reverted"] == f"{TWO} {ONE}"
 
 
 def test_publish_and_commit(host):
@@ -755,27 +808,61 @@ def test_clean_after_a_rollback(host):
         host.deploy(date)
     host.do("publish", DATE=TWO)
     host.do("commit", DATE=TWO)
-    answer = host.do("clean", KEEP=0, IN_USE=f"{FOUR}\nwhatever")
+    answer = host.do("clean", KEEP=0)
     assert answer.all("kept") == [
-        f"{FIVE} of the last 1 that were live", f"{FOUR} in use", f"{THREE} beside the current one",
+        f"{FIVE} of the last 1 that were live", f"{THREE} beside the current one",
         f"{TWO} current", f"{ONE} beside the current one"]
 
 
-def test_clean_spares_what_a_process_runs_from(host):
-    for date in (ONE, TWO, THREE, FOUR, FIVE):
+MAPS = """
+import mmap, sys
+with open(sys.argv[1], "rb") as file:
+    kept = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+print(flush=True)
+sys.stdin.read()
+"""
+USES = {
+    "folder": lambda release: {"args": ["sleep", "60"], "cwd": release},
+    "open file": lambda release: {"args": ["sleep", "60"], "stdin": (release / "a file").open()},
+    "environment": lambda release: {"args": ["sleep", "60"], "env": {"HERE": f"a:{release}/bin"}},
+    "argument": lambda release: {"args": ["sh", "-c", "sleep 60; :", release / "x"]},
+}
+
+
+@pytest.mark.parametrize("use", USES.values(), ids=USES)
+def test_clean_spares_what_a_process_uses(host, use):
+    for date in (ONE, TWO, THREE, FOUR):
         host.deploy(date)
-    inside = subprocess.Popen(["sleep", "60"], cwd=host.root / "releases" / ONE)
-    told = subprocess.Popen(["sleep", "60"], env={"PATH": os.environ["PATH"],
-                                                  "HERE": f"a:{host.root}/releases/{TWO}/bin"})
+    user = subprocess.Popen(**use(host.root / "releases" / TWO), start_new_session=True)
     try:
         answer = host.do("clean", KEEP=1)
     finally:
-        for process in (inside, told):
-            process.kill()
-            process.wait()
-    assert answer.all("removed") == [THREE]
-    assert answer.all("kept")[2:] == [
-        f"{TWO} pid {told.pid} sleep", f"{ONE} pid {inside.pid} sleep"]
+        os.killpg(user.pid, signal.SIGKILL)
+        user.wait()
+    assert answer.all("removed") == [ONE]
+    comm = "sh" if user.args[0] == "sh" else "sleep"
+    assert answer.all("kept")[2:] == [f"{TWO} pid {user.pid} {comm}"]
+
+
+def test_clean_spares_a_file_that_is_mapped(host):
+    for date in (ONE, TWO, THREE):
+        host.deploy(date)
+    path = host.root / "releases" / ONE / "a file"
+    with subprocess.Popen([sys.executable, "-c", MAPS, path], stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE) as user:
+        user.stdout.readline()
+        answer = host.do("clean", KEEP=1)
+        user.stdin.close()
+    assert answer.all("kept")[-1].startswith(f"{ONE} pid {user.pid} python")
+
+
+def test_clean_spares_what_a_unit_names(host):
+    for date in (ONE, TWO, THREE):
+        host.deploy(date)
+    unit = host.home / "supervisor/conf.d/odd.conf"
+    unit.parent.mkdir(parents=True)
+    unit.write_text(f"command={host.root}/releases/{ONE}/run\n")
+    assert host.do("clean", KEEP=1).all("kept")[-1] == f"{ONE} named in {unit}"
 
 
 def test_clean_of_pending_and_of_virtualenvs(host):

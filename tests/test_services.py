@@ -322,9 +322,7 @@ def test_what_the_units_say(units):
 def test_a_unit_that_cannot_be_rendered_is_one_line(units, monkeypatch, tmp_path):
     (tmp_path / "supervisor").mkdir()
     (tmp_path / "supervisor/web.conf.j2").write_text("[program:web]\n{{ hots.name }}\n")
-    monkeypatch.setattr(templates.loader, "searchpath", [str(tmp_path)])
-    templates.environment.cache.clear()
+    monkeypatch.setattr(templates, "FOLDER", tmp_path)
     with pytest.raises(Usage) as stop:
         units("supervisor")
-    templates.environment.cache.clear()
     assert str(stop.value) == "templates/supervisor/web.conf.j2: line 2: 'hots' is undefined"

@@ -111,6 +111,29 @@ if os.path.realpath("../../current") == os.getcwd():
     assert before in get()
 
 
+WEARY = """
+serve, begun = application, __import__("time").monotonic()
+
+
+def application(environ, start_response):
+    if environ["PATH_INFO"] != "/" or __import__("time").monotonic() < begun + 5:
+        return serve(environ, start_response)
+    start_response("500 Weary", [])
+    return [b"weary"]
+"""
+
+
+def test_a_release_that_fails_visitors_after_a_while_goes_back(team, site, monkeypatch):
+    before, good = one_release(team), site.git("rev-parse", "HEAD")
+    site.change("conference/wsgi.py", WEARY)
+    monkeypatch.setitem(team.env, "FABRIC_PROVE_WATCH", "20")
+    with Visitors(HOME):
+        output = team.fab("deploy", code=7)
+    assert "requests since the switch failed on a server, 0 of " in output
+    assert one_release(team) == before
+    site.back_to(good)
+
+
 def test_a_host_that_cannot_be_reached_is_named_and_nothing_is_touched(team):
     before, releases = one_release(team), team.json("releases")
     with stopped_sshd(team, "web2"):
@@ -190,6 +213,20 @@ def test_a_killed_run_leaves_a_fleet_that_serves_and_deploys(team):
         team.fab("deploy")
     assert visitors.failures == []
     one_release(team)
+
+
+def test_a_killed_run_is_gone_on_with_wherever_it_was(team):
+    dates = set()
+    for words, step in ((), "trial"), (("--resume",), "switched"):
+        run = team.start("deploy", *words)
+        wait_for_step(run, step)
+        run.kill()
+        run.communicate()
+        dates |= {row["release"] for row in team.json("releases")}
+    output = team.fab("deploy", "--resume")
+    date = one_release(team)
+    assert date == max(dates) and f"resume     deploy {date} of " in output
+    assert "no host was left in a deploy" in team.fab("deploy", "--resume", code=6)
 
 
 def test_the_audit_log_says_who_did_what(team):

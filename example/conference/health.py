@@ -1,5 +1,6 @@
-"""Asks the database and each cache server, all at once: does it answer within two seconds?"""
+"""Asks all that the site needs, all at once: does it answer within two seconds?"""
 
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -10,17 +11,30 @@ from pymemcache.client.base import Client
 SECONDS = 2
 
 
+VITAL = ("database", "cache")  # without the others most pages are as ever
+
+
 def report() -> dict[str, str]:
-    """For the database and for the cache: "ok", or why not."""
-    questions = [("database", ask_database)]
+    """For the database, the cache, the broker and the search: "ok", or why not."""
     servers = settings.CACHES["default"].get("LOCATION", [])  # none: in this process's own memory
+    broker, search = settings.CELERY_BROKER_URL, settings.HAYSTACK_CONNECTIONS["default"]
+    questions = [("database", ask_database)]
     questions += [("cache", partial(ask_memcached, server)) for server in servers]
+    questions += [("broker", partial(ask_redis, broker))] if broker else []
+    questions += [("search", partial(ask_solr, search["URL"]))] if "URL" in search else []
     with ThreadPoolExecutor(len(questions)) as pool:
         answers = pool.map(_trouble, (ask for _, ask in questions))
-    troubles = {"database": [], "cache": []}
+    troubles = {"database": [], "cache": [], "broker": [], "search": []}
     for (name, _), trouble in zip(questions, answers, strict=True):
         troubles[name] += filter(None, [trouble])
     return {name: "; ".join(found) or "ok" for name, found in troubles.items()}
+
+
+def status(checks: dict[str, str]) -> str:
+    """ok; degraded, when the search or the queue is down; failing, when no page can be made."""
+    if any(checks[name] != "ok" for name in VITAL):
+        return "failing"
+    return "ok" if set(checks.values()) == {"ok"} else "degraded"
 
 
 def ask_database() -> None:
@@ -38,6 +52,21 @@ def ask_memcached(server: str) -> None:
         Client(server, connect_timeout=SECONDS, timeout=SECONDS).version()
     except Exception as error:
         raise ConnectionError(f"{server}: {error}") from error
+
+
+def ask_redis(url: str) -> None:
+    """Raises unless the broker answers."""
+    import redis
+
+    wait = {"socket_timeout": SECONDS, "socket_connect_timeout": SECONDS}
+    with redis.Redis.from_url(url, **wait) as client:
+        client.ping()
+
+
+def ask_solr(url: str) -> None:
+    """Raises unless the core answers."""
+    with urllib.request.urlopen(f"{url}/admin/ping", timeout=SECONDS) as answer:
+        answer.read()
 
 
 def _trouble(ask) -> str:
