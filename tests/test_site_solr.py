@@ -50,7 +50,7 @@ def test_two_indexers_share_the_work_and_one_that_is_killed_costs_nothing(front,
     site = publish(DATABASE)
     shutil.copy(front.env, site.root / ".env")  # the database's password
     with (site.root / ".env").open("a") as env:
-        env.write(f"SEARCH_URL={front.url}\n")
+        env.write(f"SEARCH_URL={front.url}\nSEARCH_UPDATES=batched\n")
     site.manage("migrate", "-v0")
     site.manage("clear_index", "--noinput", "-v0")
     site.manage("shell", "-v0", "-c", FILL)
