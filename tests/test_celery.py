@@ -87,7 +87,7 @@ def test_the_page_that_plots_is_on_the_load_balancer(monkeypatch, roles, place):
 
 SETTINGS = """
 services: {drain: 3}
-prove: {health: 10}
+prove: {health: 20}
 units:
   celery:
     ask: celery -A conference inspect --timeout 3 --json -d celery@{name} release
