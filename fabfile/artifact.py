@@ -83,6 +83,15 @@ def dirty(repository, subfolder=""):
     return tuple(entry[3:] for entry in listed.split("\0") if entry)
 
 
+def make_repository(folder):
+    """Makes a folder a git repository, all that is in it one commit."""
+    settings = ("user.name=fab", "user.email=fab@localhost", "commit.gpgsign=false")
+    options = [word for setting in settings for word in ("-c", setting)]
+    _git(folder, "init", "--quiet")
+    _git(folder, "add", "--all")
+    _git(folder, *options, "commit", "--quiet", "--message", "as it is")
+
+
 # ---- git
 
 

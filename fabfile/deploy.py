@@ -4,7 +4,7 @@ import time
 
 from .application import application, build, on_app_hosts, restart, restart_or_stop, way_back
 from .env import env
-from .errors import Fenced, Interrupted, Refused, Reverted, Stop, Stranded
+from .errors import Fenced, Interrupted, Refused, Reverted, Stop, Stranded, no_way_back
 from .lock import locked
 from .prove import prove, trial
 from .release import skew
@@ -130,6 +130,7 @@ def switch(releases, before, date, *, watched=False):
             batch, began = releases.on(releases.fleet.only(hosts)), time.monotonic()
             switched += hosts
             published = batch.publish(date, way_back(before))
+            batch.still_ours()
             restart(batch.fleet)
             prove(batch.fleet, date)
             report(batch.fleet, before, published, date)
@@ -143,18 +144,20 @@ def switch(releases, before, date, *, watched=False):
 
 
 def go_back(releases, before, error):
-    """Reverts every host that switched. Raises Reverted, or Stranded where one could not."""
+    """Reverts every host that switched. Raises Reverted, or Stranded where one could not; Fenced
+    where a newer run has taken over.
+    """
     releases.fleet.say(f"going back: {error or 'interrupted'}")
     outcomes = releases.revert()
     back = releases.fleet.only(host for host, outcome in outcomes.items() if outcome.ok)
-    problems = [str(outcome.stop()) for outcome in outcomes.failed.values()]
+    stops = [outcome.stop() for outcome in outcomes.failed.values()]
     try:
         restart_or_stop(back, before)
         prove_each(back, before)
     except Stop as stop:
-        problems.append(str(stop))
-    if problems:
-        raise Stranded("\n".join(["some hosts could not go back:", *problems, f"after: {error}"]))
+        stops.append(stop)
+    if stops:
+        raise no_way_back(stops, error)
     kind = Interrupted if isinstance(error, KeyboardInterrupt | Interrupted) else Reverted
     raise kind(f"{error or 'interrupted'}\nevery host is back on the release it had") from error
 

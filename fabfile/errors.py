@@ -74,3 +74,13 @@ def worst(stops):
     """The one of several Stops that the exit code should tell: what needs a person most."""
     urgency = (8, 9, 130, 7, 4, 5, 3, 2, 6, 1)
     return min(stops, key=lambda stop: urgency.index(stop.exit_code))
+
+
+def no_way_back(stops, error):
+    """What to raise for hosts that could not go back after `error`: Stranded, or Fenced where it is
+    only that a newer run has them, which decides what they serve.
+    """
+    lines = [*map(str, stops), f"after: {error}"]
+    if all(isinstance(stop, Fenced) for stop in stops):
+        return Fenced("\n".join(lines))
+    return Stranded("\n".join(["some hosts could not go back:", *lines]))

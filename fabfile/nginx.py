@@ -22,6 +22,7 @@ from .errors import (
     Stop,
     Stranded,
     Usage,
+    no_way_back,
 )
 from .fleet import once
 from .lock import locked
@@ -280,16 +281,18 @@ def reload_and_prove(fleet):
 
 
 def go_back(releases, before, error):
-    """Every host takes its old configuration. Raises Reverted, or Stranded where one could not."""
+    """Every host takes its old configuration. Raises Reverted, or Stranded where one could not;
+    Fenced where a newer run has taken over.
+    """
     releases.fleet.say(f"going back: {error or 'interrupted'}")
     outcomes = releases.revert()
-    problems = [str(outcome.stop()) for outcome in outcomes.failed.values()]
+    stops = [outcome.stop() for outcome in outcomes.failed.values()]
     try:
         follow(releases.fleet.only(host for host, o in outcomes.items() if o.ok), before)
     except Stop as stop:
-        problems.append(str(stop))
-    if problems:
-        raise Stranded("\n".join(["some hosts could not go back:", *problems, f"after: {error}"]))
+        stops.append(stop)
+    if stops:
+        raise no_way_back(stops, error)
     kind = Interrupted if isinstance(error, KeyboardInterrupt | Interrupted) else Reverted
     raise kind(f"{error or 'interrupted'}\nthe old configuration is back") from error
 

@@ -9,7 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from .env import env
-from .errors import BY_CODE, Refused, Unreachable
+from .errors import BY_CODE, Failed, Fenced, Interrupted, Refused, Unreachable
 from .fleet import called
 from .reply import replies
 from .run import this_run
@@ -129,12 +129,33 @@ class Releases:
         return replies(self.committed(date).check())
 
     def committed(self, date):
-        """The Outcomes of a commit."""
-        return self.outcomes("commit", {"DATE": date})
+        """The Outcomes of a commit, asked again where it was killed before its answer.
+
+        Once some hosts may keep it, all have to: Ctrl-C is heeded after that, as Interrupted.
+        Fenced where a newer run has all of them.
+        """
+        late = False
+        try:
+            outcomes = self.outcomes("commit", {"DATE": date})
+        except (KeyboardInterrupt, Interrupted):
+            late, outcomes = True, self.outcomes("commit", {"DATE": date})
+        killed = [host for host, o in outcomes.failed.items() if o.kind is Failed]
+        if killed:
+            outcomes.update(self.outcomes("commit", {"DATE": date}, hosts=killed))
+        if outcomes and all(outcome.kind is Fenced for outcome in outcomes.values()):
+            outcomes.check()
+        if late and not outcomes.failed:
+            raise Interrupted(f"interrupted too late to go back: every host keeps {date}")
+        return outcomes
 
     def revert(self):
         """Every host that switched goes back. Outcomes, whatever they are."""
         return self.outcomes("revert")
+
+    def still_ours(self):
+        """Fenced where another run has a host: before a step that its script cannot fence off."""
+        hosts = [host for host in self.fleet.hosts if env.units_of(host)]
+        self.call("renew", step="", hosts=hosts)
 
 
 def facts_of(artifact):

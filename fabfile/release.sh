@@ -180,9 +180,12 @@ watch() { # says what it prints until it has ended, which another call may have 
     fi
 }
 
-do_attempt() {
-    status=0
-    run_in_release || status=$?
+do_attempt() { # after what an older run has left at work, if its own run has the host by then
+    exec 6>>state/attempt
+    flock -n 6 || warn "waiting for the command of an earlier run"
+    status=1
+    if flock -w 240 6 && (mutex && fence); then status=0; fi
+    [ $status = 1 ] || run_in_release || status=$?
     say "$status" >"$at.status.new"
     keep "$at.status"
 }
@@ -376,15 +379,30 @@ mutex() { # one at a time from here on; the kernel lets go of it when this proce
 
 end_mutex() { exec 9>&-; }
 
-alone() { # one stage or clean at a time, even one that a cut link left behind
+alone() { # one stage or clean at a time: what a cut or frozen run has left at it is ended
     exec 8>>state/staging
-    flock -w 60 8 || die 1 "another stage or clean still runs: fuser -v $PWD/state/staging"
+    flock -n 8 || {
+        mutex
+        fence # it is older than this one, or of this very run
+        end_staging
+        end_mutex
+        flock -w 60 8 || die 1 "another stage or clean still runs: fuser -v $PWD/state/staging"
+    }
+}
+
+end_staging() { # a stage may wait for ever for what its operator would have sent
+    for fd in /proc/[0-9]*/fd/8; do
+        pid=${fd#/proc/} pid=${pid%%/*}
+        if [ "$pid" != $$ ] && [ "$(readlink "$fd")" = "$PWD/state/staging" ]; then
+            kill "$pid" 2>/dev/null || :
+        fi
+    done
 }
 
 fence() { # only the holder of the lock may go on, and its lease begins anew
     read_lock
     if [ -z "$lock_token" ] || [ "$lock_token" != "$TOKEN" ]; then fenced_off; fi
-    write_lock
+    write_lock || [ "$verb" = revert ] || die 1 "$PWD/state cannot be written: is the disk full?"
 }
 
 fenced_off() {
@@ -403,8 +421,8 @@ read_lock() {
 
 write_lock() {
     printf '%s %s\n' token "$lock_token" owner "$lock_owner" purpose "$lock_purpose" \
-        run "$lock_run" since "$lock_since" until "$((now + LEASE))" >state/lock.new
-    keep state/lock
+        run "$lock_run" since "$lock_since" until "$((now + LEASE))" >state/lock.new &&
+        keep state/lock
 }
 
 lock_is_held() {

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from . import artifact, cores, rebuild
 from .env import env
-from .errors import Fenced, Interrupted, Refused, Reverted, Stop, Stranded
+from .errors import Fenced, Interrupted, Refused, Reverted, Stop, Stranded, no_way_back
 from .fleet import once
 from .lock import locked
 from .release import Releases, facts_of
@@ -155,14 +155,13 @@ def switch(releases, date):
 
 
 def go_back(releases, error):
-    """Every host that switched takes its old cores. Raises Reverted, or Stranded."""
+    """Every host that switched takes its old cores. Raises Reverted, Stranded or Fenced."""
     releases.fleet.say(f"going back: {error or 'interrupted'}")
     outcomes = releases.revert()
     back = releases.fleet.only(host for host, outcome in outcomes.items() if outcome.ok)
     failed = {**outcomes.failed, **ask(back, "come_back", step="reload").failed}
     if failed:
-        problems = [str(outcome.stop()) for outcome in failed.values()]
-        raise Stranded("\n".join(["some hosts could not go back:", *problems, f"after: {error}"]))
+        raise no_way_back([outcome.stop() for outcome in failed.values()], error)
     kind = Interrupted if isinstance(error, KeyboardInterrupt | Interrupted) else Reverted
     raise kind(f"{error or 'interrupted'}\nthe old cores are back") from error
 

@@ -492,6 +492,19 @@ def test_a_killed_stage_is_cleared_away(host):
     assert not part.exists()
 
 
+def test_a_stage_whose_operator_is_frozen_does_not_block_the_next_run(host):
+    frozen = host.start("stage", stdin=subprocess.PIPE, DATE=ONE, MANIFEST_SHA256="0")
+    while not (host.root / f"releases/{ONE}.part").exists():
+        time.sleep(0.01)
+    host.lock(TAKE=1)
+    started = time.monotonic()
+    host.stage(TWO)
+    assert time.monotonic() - started < 10
+    assert frozen.wait(10) == 143
+    frozen.communicate()
+    assert [path.name for path in (host.root / "releases").iterdir()] == [TWO]
+
+
 # ---- the virtualenv
 
 
@@ -591,6 +604,17 @@ def test_a_command_goes_on_without_its_link_and_is_never_repeated(host):
     assert (attached.stdout, attached.stderr) == ("exit 0\n", "done\n")
     assert (again.stdout, again.stderr) == ("exit 0\n", "done\n")
     assert (host.root / "count").read_text() == "begun\n"
+
+
+def test_a_command_waits_for_one_that_an_older_run_left_behind(host):
+    host.stage(ONE)
+    host.stage(TWO)
+    left = host.start("command", DATE=ONE, COMMAND="touch ../../work; sleep 1; rm ../../work")
+    eventually((host.root / "work").exists)
+    left.kill()
+    host.lock(TAKE=1)
+    answer = host.do("command", DATE=TWO, COMMAND="! [ -e ../../work ]")
+    assert answer.stderr == "waiting for the command of an earlier run\n"
 
 
 def test_a_command_that_failed_stays_failed(host):
@@ -881,45 +905,7 @@ def test_clean_of_pending_and_of_virtualenvs(host):
     host.do("revert")
 
 
-# ---- killed between any two steps
-
-STEP = """#!/bin/sh
-echo >>"$STEPS"
-if [ "$(/usr/bin/wc -l <"$STEPS")" = "$KILL_AT" ]; then kill -9 0; fi
-exec {} "$@"
-"""
-TOOLS = ("cat", "chmod", "date", "find", "flock", "grep", "ln", "mkdir", "mv", "paste", "readlink",
-         "rm", "sed", "sort", "sync", "tar")
-
-
-class Steps:
-    """Runs a verb again and again, each time killed one command later, in a copy of one state."""
-
-    def __init__(self, host, tmp_path):
-        self.host, self.bin, self.count = host, tmp_path / "bin", tmp_path / "count"
-        self.bin.mkdir()
-        for tool in TOOLS:
-            path = self.bin / tool
-            path.write_text(STEP.format(shutil.which(tool)))
-            path.chmod(0o755)
-        self.saved = tmp_path / "saved"
-        shutil.copytree(host.root, self.saved, symlinks=True)
-
-    def __call__(self, verb, data=None, **values):
-        """Yields after each kill; ends when the verb got through."""
-        path, killed, at = self.host.path, True, 0
-        while killed:
-            at += 1
-            shutil.rmtree(self.host.root)
-            shutil.copytree(self.saved, self.host.root, symlinks=True)
-            self.count.write_text("")
-            self.host.path = f"{self.bin}:{path}"
-            answer = self.host.ask(verb, data=data, STEPS=self.count, KILL_AT=at, **values)
-            self.host.path = path
-            killed = answer.code == -signal.SIGKILL
-            assert killed or answer.code == 0, answer.stderr
-            yield at
-        assert at > 5
+# ---- a disk that takes no more
 
 
 @pytest.fixture
@@ -930,78 +916,13 @@ def staged(host):
     return host
 
 
-def recover(host):
-    """What the next run does; returns what its lock said of going back."""
-    reverted = host.do("lock", TAKE=host.token)
-    return reverted.facts["token"], reverted.facts.get("reverted")
-
-
-def serves(host, *dates):
-    assert host.current in dates
-    assert (host.root / "current/a file").read_text() == "one\n"
-
-
-def test_publish_killed_at_any_step(staged, tmp_path):
-    seen = set()
-    for _ in Steps(staged, tmp_path)("publish", DATE=TWO):
-        serves(staged, ONE, TWO)
-        switched = staged.current == TWO
-        token, reverted = recover(staged)
-        seen.add((switched, reverted))
-        assert reverted == f"{TWO} {ONE}" or not switched
-        serves(staged, ONE)
-        assert staged.line == [ONE]
-        staged.do("publish", DATE=TWO, TOKEN=token)
-        staged.do("commit", DATE=TWO, TOKEN=token)
-        serves(staged, TWO)
-    assert seen == {(False, None), (False, f"{TWO} {ONE}"), (True, f"{TWO} {ONE}")}
-
-
-def test_commit_killed_at_any_step(staged, tmp_path):
-    staged.do("publish", DATE=TWO)
-    seen = set()
-    for _ in Steps(staged, tmp_path)("commit", DATE=TWO):
-        reverted = recover(staged)[1]
-        seen.add(reverted)
-        serves(staged, ONE if reverted else TWO)
-        assert staged.line == ([ONE] if reverted else [ONE, TWO])
-    assert seen == {None, f"{TWO} {ONE}"}
-
-
-@pytest.mark.parametrize("verb", ["revert", "lock"])
-def test_going_back_killed_at_any_step(staged, tmp_path, verb):
-    staged.do("publish", DATE=TWO)
-    for _ in Steps(staged, tmp_path)(verb, TAKE=1):
-        serves(staged, ONE, TWO)
-        staged.token = staged.do("preflight").facts["token"]
-        staged.do("lock", TAKE=staged.do("preflight").facts["lock_token"])
-        serves(staged, ONE)
-        assert "pending" not in staged.do("preflight").facts
-        staged.token = "1"
-
-
-def test_stage_killed_at_any_step(staged, tmp_path):
-    made = staged.artifact()
-    values = {"DATE": THREE, "MANIFEST_SHA256": made.manifest_sha256, "SHARED_FOLDERS": "media"}
-    data = made.path.read_bytes()
-    for _ in Steps(staged, tmp_path)("stage", data=data, **values):
-        serves(staged, ONE)
-        complete = THREE in staged.do("preflight").all("release")
-        answer = staged.do("stage", data=data, **values)
-        assert answer.facts["staged"] == ("already" if complete else THREE)
-        assert (staged.root / f"releases/{THREE}/media").is_dir()
-
-
-def test_clean_killed_at_any_step(staged, tmp_path):
-    for date in (THREE, FOUR):
-        staged.deploy(date)
-    for _ in Steps(staged, tmp_path)("clean", KEEP=1):
-        serves(staged, FOUR)
-        staged.do("clean", KEEP=1)
-        assert sorted(p.name for p in (staged.root / "releases").iterdir()) == [THREE, FOUR]
-
-
-# ---- a disk that takes no more
+def full_disk(tmp_path, host):
+    """A PATH on which no file of state/ gets to the disk."""
+    folder = tmp_path / "full"
+    folder.mkdir()
+    (folder / "sync").write_text("#!/bin/sh\ncase $1 in *.new) exit 1 ;; esac\n")
+    (folder / "sync").chmod(0o755)
+    return f"{folder}:{host.path}"
 
 
 @pytest.mark.parametrize("verb", ["renew", "publish", "commit", "lock"])
@@ -1010,14 +931,19 @@ def test_a_write_that_fails_stops_the_verb(staged, tmp_path, verb):
     if verb == "commit":
         staged.do("publish", DATE=TWO)
     before = staged.current
-    folder = tmp_path / "full"
-    folder.mkdir()
-    (folder / "sync").write_text("#!/bin/sh\ncase $1 in *.new) exit 1 ;; esac\n")
-    (folder / "sync").chmod(0o755)
-    path, staged.path = staged.path, f"{folder}:{staged.path}"
+    path, staged.path = staged.path, full_disk(tmp_path, staged)
     answer = staged.ask(verb, DATE=TWO, TAKE=1)
     staged.path = path
     assert answer.code == 1
     assert staged.current == before
     assert staged.do("preflight").facts["lock_owner"] == "ann@laptop"
     staged.do("renew")
+
+
+def test_a_full_disk_does_not_keep_a_host_from_going_back(staged, tmp_path):
+    staged.do("publish", DATE=TWO)
+    path, staged.path = staged.path, full_disk(tmp_path, staged)
+    staged.do("revert")
+    staged.path = path
+    assert staged.current == ONE
+    assert staged.do("preflight").facts["lock_owner"] == "ann@laptop"

@@ -10,7 +10,7 @@ from tests.conftest import ROOT
 
 FABFILE = ROOT / "fabfile"
 ROWS = (
-    {"errors", "shell", "run", "reply"},
+    {"errors", "shell", "run", "reply", "visitors"},
     {"env", "schema"},
     {"table", "ssh", "processes", "delta", "templates"},
     {"progress", "remote", "machine"},
@@ -19,11 +19,12 @@ ROWS = (
     {"fleet"},
     {"launcher"},
     {"artifact", "release", "services", "prove", "loopback", "cores", "corpus"},
-    {"application", "lock", "resume", "stage", "watch", "solr_hosts", "nginx_proof"},
-    {"rebuild"},
+    {"application", "lock", "resume", "stage", "watch", "solr_hosts", "nginx_proof", "faults",
+     "replica", "stepping"},
+    {"rebuild", "faults_of_hosts", "faults_of_runs", "rehearsal"},
     {"adopt", "deploy", "hosts", "reports", "nginx", "cache", "celery", "sandbox", "solr",
      "solr_reports"},
-    {"promote"},
+    {"promote", "rehearse"},
     {"cli"},
 )
 APART = ("__init__", "probe", "probe_celery", "probe_solr")
@@ -65,7 +66,8 @@ def test_single_owners(pattern, owner):
 
 def test_only_the_sandbox_knows_of_it():
     for path in FABFILE.glob("*.py"):
-        if path.stem not in ("sandbox", "loopback", "launcher", "machine", "processes", "__init__"):
+        if path.stem not in ("sandbox", "loopback", "launcher", "machine", "processes",
+                             "rehearsal", "replica", "__init__"):
             assert "sandbox" not in path.read_text(), path
 
 

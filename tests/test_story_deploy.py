@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import signal
 import socket
 import time
@@ -173,15 +172,6 @@ def listener(address, port):
     raise AssertionError(f"nobody listens on {address}:{port}")
 
 
-def test_a_second_run_is_refused_and_told_who_has_the_fleet(team):
-    first = team.start("deploy")
-    wait_for_step(first, "stage")
-    output = team.fab("deploy", code=4)
-    assert "has it since" in output and "deploy 2" in output
-    assert first.wait(timeout=120) == 0
-    first.stdout.close()
-
-
 def wait_for_step(process, word):
     """Reads a run's lines until one begins with `word`."""
     for line in process.stdout:
@@ -199,21 +189,6 @@ def test_ctrl_c_leaves_the_old_release(team):
     assert run.returncode == 130, output
     assert one_release(team) == before
     team.fab("deploy")
-
-
-def test_a_killed_run_leaves_a_fleet_that_serves_and_deploys(team):
-    moments = random.Random(2011)
-    with Visitors(HOME) as visitors:
-        for _ in range(10):
-            run = team.start("deploy")
-            time.sleep(moments.uniform(0.5, 8))
-            run.kill()
-            run.communicate()
-            get()
-        time.sleep(1)
-        team.fab("deploy")
-    assert visitors.failures == []
-    one_release(team)
 
 
 def test_a_killed_run_is_gone_on_with_wherever_it_was(team):
