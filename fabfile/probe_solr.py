@@ -356,7 +356,7 @@ def is_rebuilt(host, core, loaded):
 # ---- what follows a switch
 
 
-def follow(host, request):
+def take(host, request):
     """Solr runs what `current` names: its cores are reloaded or created, those that it has no
     more are unloaded, with their index left where it is. core → what it has.
     """
@@ -369,9 +369,9 @@ def follow(host, request):
     return check_all(host, request)
 
 
-def come_back(host, request):
+def follow(host, request):
     """The same for a host that goes back, where nobody comes after: slaves poll again."""
-    found = follow(host, request)
+    found = take(host, request)
     for core in found["cores"]:
         poll_again(host, core)
     return found
@@ -578,8 +578,8 @@ def sha256(path):
         return "gone"
 
 
-VERBS = {"files": files, "prove": prove, "rebuild": rebuild, "copy": copy, "follow": follow,
-         "tidy": tidy, "come_back": come_back, "check": check_all, "fetch": fetch,
+VERBS = {"files": files, "prove": prove, "rebuild": rebuild, "copy": copy, "take": take,
+         "tidy": tidy, "follow": follow, "check": check_all, "fetch": fetch,
          "schemas": schemas, "status": status}
 
 

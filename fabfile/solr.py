@@ -10,7 +10,7 @@ from .fleet import once
 from .lock import locked
 from .release import Releases, facts_of
 from .schema import Schema
-from .solr_hosts import PROBE, ask, coming_back, compare
+from .solr_hosts import PROBE, ask, compare, following
 
 on_solr = {"roles": ["solr"]}
 REINDEX = "Build the index anew, beside the one that answers, where the schema asks for it."
@@ -108,7 +108,7 @@ def settle(releases, before, taken):
     back = [host for host, reply in taken.items() if reply.get("reverted")]
     if not back:
         return before
-    ask(releases.fleet.only(back), "come_back", step="reload").check()
+    ask(releases.fleet.only(back), "follow", step="reload").check()
     return releases.preflight()
 
 
@@ -144,8 +144,8 @@ def switch(releases, date):
         for role in (cores.SLAVE, cores.MASTER):
             part = releases.on(releases.fleet.having(role))
             switched += part.fleet.hosts
-            part.publish(date, coming_back(date))
-            ask(part.fleet, "follow", step="reload").check()
+            part.publish(date, following(date))
+            ask(part.fleet, "take", step="reload").check()
         compare(releases.fleet)
     except Fenced:
         raise  # the newer run decides what these Solrs run
@@ -159,7 +159,7 @@ def go_back(releases, error):
     releases.fleet.say(f"going back: {error or 'interrupted'}")
     outcomes = releases.revert()
     back = releases.fleet.only(host for host, outcome in outcomes.items() if outcome.ok)
-    failed = {**outcomes.failed, **ask(back, "come_back", step="reload").failed}
+    failed = {**outcomes.failed, **ask(back, "follow", step="reload").failed}
     if failed:
         raise no_way_back([outcome.stop() for outcome in failed.values()], error)
     kind = Interrupted if isinstance(error, KeyboardInterrupt | Interrupted) else Reverted

@@ -37,13 +37,13 @@ def question(host, verb):
             "deploy_to": solr.deploy_to}
 
 
-def coming_back(date):
+def following(date):
     """host → the command by which its Solr takes what `current` names, with nobody there to ask:
     the probe is in the release that is being published.
     """
     probe = f"{env.solr.deploy_to}/releases/{date}/{PROBE.name}"
     return lambda host: line("cd && {} {} {}", env.deploy.python, probe,
-                             json.dumps(question(host, "come_back")))
+                             json.dumps(question(host, "follow")))
 
 
 def heard(outcomes, key):

@@ -514,12 +514,12 @@ def test_a_host_that_was_down_shows_as_drift_and_is_healed(team):
     assert len(set(releases(team).values())) == 1
 
 
-def wait_for(base, seconds=40):
+def wait_for(base, seconds=40, question=count):
     """Until a Solr answers."""
     deadline = time.monotonic() + seconds
     while True:
         try:
-            return count(base)
+            return question(base)
         except (OSError, AssertionError):
             assert time.monotonic() < deadline
             time.sleep(0.3)
@@ -531,6 +531,7 @@ def test_a_core_that_does_not_load_at_start_is_named_and_healed(team):
     conf.unlink()
     conf.write_text(text.replace("solr.SearchHandler", "solr.Nowhere"))
     team.ctl("solr2", "restart", "solr")
+    wait_for(SOLR2, question=lambda base: ask(f"{base}/admin/info/system"))
     assert "solr.Nowhere" in team.status(code=1)["solr2"]["error"]
     team.fab("deploy_solr")
     assert count(SOLR2) == DOCUMENTS
