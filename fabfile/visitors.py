@@ -30,7 +30,7 @@ class Visitors:
             browsing.join()
 
     def browse(self, over):
-        while not over.wait(0.03):
+        while not over.wait(0.08):
             for host, port in self.doors.items():
                 if host not in self.closed:
                     self.visit(host, port)
