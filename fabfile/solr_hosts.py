@@ -2,6 +2,7 @@
 probe_solr.py, so that Solr need answer to nobody else."""
 
 import json
+import time
 from pathlib import Path
 
 from . import cores
@@ -52,17 +53,29 @@ def heard(outcomes, key):
 
 
 def compare(fleet):
-    """Slaves fetch what their master has, and have the same. Failed, naming them, if not."""
+    """Slaves fetch what their master has, and have the same. Failed, naming them, if not.
+
+    A Solr that is written to counts what it has opened, a moment later than it has committed it:
+    what differs is asked again.
+    """
+    for pause in (1, 3, 0):
+        wrong = differences(fleet)
+        if not wrong:
+            return
+        time.sleep(pause)
+    raise Failed("\n".join(wrong))
+
+
+def differences(fleet):
+    """How slaves, once they have fetched, differ from their master: a line for each core."""
     master = cores.master(fleet.inventory.hosts)
     had = heard(ask(fleet.only([master]), "check", step="ask"), "cores")[master]
     slaves = fleet.having(cores.SLAVE)
     values = {"masters": had, "deadline": PATIENCE}
     has = heard(ask(slaves, "fetch", values, step="replicate"), "cores")
-    wrong = [
+    return [
         f"{host.name}: core {core} has {own['documents']} documents, "
         f"{master.name} has {had[core]['documents']} of the same commit"
         for host, found in has.items() for core, own in found.items()
         if own["version"] == had[core]["version"] and own["documents"] != had[core]["documents"]
     ]
-    if wrong:
-        raise Failed("\n".join(wrong))
