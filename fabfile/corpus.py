@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from itertools import groupby
 from urllib.parse import parse_qsl, unquote
 
 from .errors import Usage
@@ -9,16 +10,20 @@ from .errors import Usage
 READS = {"select", "mlt", "spell", "terms", "get", "admin/ping"}
 WRITES = {"update", "update/json", "update/json/docs"}
 WHO = ("read", "write", "nobody")
+KINDS = {"<": "text/xml", "[": "application/json", "{": "application/json"}  # by how a body begins
+FORM = "application/x-www-form-urlencoded"
+REACHES = {"read": "a slave", "write": "the master", "nobody": "nobody"}
 
 
 @dataclass(frozen=True)
 class Request:
-    """One line of the corpus: who it must reach, and what is sent."""
+    """One line of the corpus: who it must reach, what is sent, and the comment above it."""
 
     who: str
     line: str
     body: str = ""
     chunked: bool = False
+    why: str = ""
 
     def encoded(self):
         """The bytes of it; the connection ends with the answer."""
@@ -31,24 +36,47 @@ class Request:
             body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
         elif body:
             head.append(f"Content-Length: {len(body)}")
+        if self.body:
+            head.append(f"Content-Type: {KINDS.get(self.body[0], FORM)}")
         return "\r\n".join(head).encode("utf-8", "surrogateescape") + b"\r\n\r\n" + body
 
 
 def read(text, place):
     """The requests of a corpus file. Usage, with the line's number, for one that is none."""
-    return [request(line, f"{place}: line {number}")
-            for number, line in enumerate(text.splitlines(), 1)
-            if line.strip() and not line.startswith("#")]
+    found, why = [], ""
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.startswith("#"):
+            why = line.lstrip("# ")
+        elif line.strip():
+            found.append(request(line, f"{place}: line {number}", why))
+    return found
 
 
-def request(line, place):
+def request(line, place, why=""):
     """The request that a line stands for."""
     first, *rest = [part.strip() for part in line.split(" | ")]
     who, _, sent = first.partition(" ")
     if who not in WHO or not sent.strip() or len(rest) > 2 or rest[1:] not in ([], ["chunked"]):
         raise Usage(f"{place}: WHO REQUEST LINE | BODY | chunked, WHO being one of "
                     f"{', '.join(WHO)}; not {line!r}")
-    return Request(who, sent.strip(), rest[0] if rest else "", chunked=len(rest) == 2)
+    return Request(who, sent.strip(), rest[0] if rest else "", chunked=len(rest) == 2, why=why)
+
+
+def table(requests):
+    """What goes where and why, in Markdown: a row for each reason and whom it lets through to."""
+    rows = ["| why | request | reaches |", "|---|---|---|"]
+    for why, group in groupby(requests, lambda one: one.why):
+        cells = {who: [] for who in WHO}
+        for one in group:
+            cells[one.who].append(shown(one))
+        rows += [f"| {why} | {'<br>'.join(lines)} | {REACHES[who]} |"
+                 for who, lines in cells.items() if lines]
+    return "\n".join(rows) + "\n"
+
+
+def shown(sent):
+    """A request as a cell of that table has it."""
+    return f"`{sent.line}`" + (", chunked" if sent.chunked else "")
 
 
 def meaning(line):

@@ -113,6 +113,7 @@ class Solr:
     home: str = "solr-home"
     port: int = 8983
     poll: str = "00:00:05"
+    heap: str = "256m"
 
 
 @dataclass(frozen=True, kw_only=True)

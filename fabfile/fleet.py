@@ -162,11 +162,12 @@ class Fleet:
         size = batch_size(env.batch, len(self.hosts))
         return [self.hosts[i : i + size] for i in range(0, len(self.hosts), size)]
 
-    def run(self, command, *, hosts=None, step="", stdin=None, deadline=None):
+    def run(self, command, *, hosts=None, step="", stdin=None, deadline=None, reads=False):
         """Runs `command` (text, or host → text) on each host; `stdin` is bytes, a Path, or
         host → one of them. Outcomes with exit code, stdout and stderr; a code not 0 is a failure.
+        One that only `reads` is run with --dry too.
         """
-        if env.dry:
+        if env.dry and not reads:
             return self._print(command, hosts, step)
 
         def on_host(host):
@@ -196,7 +197,7 @@ class Fleet:
         def on_host(host):
             return Outcome(host, value=function(self._talking(host)))
 
-        return self._fan_out(on_host, groups or [self.hosts], step, reach=True)
+        return self._fan_out(on_host, groups or [self.hosts], step, reach=not env.dry)
 
     def _talking(self, host):
         """Its connection, whose c.run() speaks through the listener; with --dry it only speaks."""
@@ -240,7 +241,7 @@ class Fleet:
         self.listener(Event("begin", step))
         try:
             for hosts in wanted:
-                if reach and not env.dry:
+                if reach:
                     self.session.prepare(hosts)
                 self._work(function, hosts, step, outcomes)
                 if self._without_bad_hosts(outcomes).failed:

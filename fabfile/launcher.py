@@ -2,6 +2,7 @@
 launcher that is compiled once. Both are kept in the user's cache."""
 
 import os
+import re
 import subprocess
 import tempfile
 from dataclasses import dataclass
@@ -9,8 +10,8 @@ from hashlib import file_digest, sha256
 from pathlib import Path
 
 from . import machine
-from .env import ROOT
-from .errors import Failed
+from .env import ROOT, env
+from .errors import Failed, Usage
 from .machine import Server
 
 SOURCE = ROOT / "sandbox/solr"
@@ -36,6 +37,14 @@ class Solr:
     @property
     def logging(self):
         return SOURCE / "log4j2.xml"
+
+    @staticmethod
+    def heap(host):
+        """The most that a host's Solr may take, as java's -Xmx has it. Usage if it is no size."""
+        size = host.vars.get("solr_heap") or env.solr.heap
+        if not re.fullmatch(r"[1-9]\d*[mg]", str(size)):
+            raise Usage(f"solr_heap must be a size like 256m or 1g, not {size!r}")
+        return size
 
 
 def ready(hosts, say):

@@ -196,7 +196,7 @@ def sweep(host, kinds=(SCRATCH,)):
     for name in {*loaded, *failed}:
         if name.startswith(kinds):
             host.solr.admin("UNLOAD", core=name, deleteInstanceDir="true")
-    for place in host.home.iterdir():
+    for place in host.home.iterdir():  # also what never came to be a core, and so has no name
         if host.is_ours(place / "conf") and (host.name_of(place) or SCRATCH).startswith(kinds):
             shutil.rmtree(place, ignore_errors=True)
 
@@ -314,17 +314,22 @@ def stored(schema):
 
 def copy(host, request):
     """On a slave, cores that its master has built anew are fetched, beside those that answer."""
-    for core, master in request["masters"].items():
-        name, deadline = REBUILT + core, time.monotonic() + request["deadline"]
+    for core in request["masters"].keys() & host.ours():
         create_rebuilt(host, core, request["release"])
-        host.solr.replicate(name, "disablepoll")  # it would ask for the index of the live one
-        leader = follower(host, name)["leaderUrl"].rpartition("/")[0]
-        while index(host, name)["version"] != master["version"]:
-            if follower(host, name).get("isReplicating") == "true":
-                deadline = time.monotonic() + request["deadline"]
-                print(f"{name}: it is being fetched", flush=True)
-            fetched(host, name, deadline, leaderUrl=f"{leader}/{name}")
+        host.solr.replicate(REBUILT + core, "disablepoll")  # it would ask for the live one's index
+        fetch_rebuilt(host, REBUILT + core, request["masters"][core], request["deadline"])
     return {}
+
+
+def fetch_rebuilt(host, core, master, patience):
+    """Fetches the index that the master has under this name, for as long as that goes on."""
+    deadline = time.monotonic() + patience
+    leader = follower(host, core)["leaderUrl"].rpartition("/")[0]
+    while index(host, core)["version"] != master["version"]:
+        if follower(host, core).get("isReplicating") == "true":
+            deadline = time.monotonic() + patience
+            print(f"{core}: it is being fetched", flush=True)
+        fetched(host, core, deadline, leaderUrl=f"{leader}/{core}")
 
 
 def swap(host, core):
@@ -351,7 +356,7 @@ def is_rebuilt(host, core, loaded):
 # ---- what follows a switch
 
 
-def follow(host, request):
+def take(host, request):
     """Solr runs what `current` names: its cores are reloaded or created, those that it has no
     more are unloaded, with their index left where it is. core → what it has.
     """
@@ -364,9 +369,9 @@ def follow(host, request):
     return check_all(host, request)
 
 
-def come_back(host, request):
+def follow(host, request):
     """The same for a host that goes back, where nobody comes after: slaves poll again."""
-    found = follow(host, request)
+    found = take(host, request)
     for core in found["cores"]:
         poll_again(host, core)
     return found
@@ -508,6 +513,13 @@ def has_index(leader, core, wanted):
 # ---- reports
 
 
+def files(host, request):
+    """path → text of the configuration that `current` names."""
+    paths = [path for core in host.wanted()
+             for path in (host.current / core).rglob("*") if path.is_file()]
+    return {"files": {str(path.relative_to(host.current)): path.read_text() for path in paths}}
+
+
 def schemas(host, request):
     """core → the schema that a release has; without one, `current`."""
     release = host.release(request["release"]) if "release" in request else host.current
@@ -566,9 +578,9 @@ def sha256(path):
         return "gone"
 
 
-VERBS = {"prove": prove, "rebuild": rebuild, "copy": copy, "follow": follow, "tidy": tidy,
-         "come_back": come_back, "check": check_all, "fetch": fetch, "schemas": schemas,
-         "status": status}
+VERBS = {"files": files, "prove": prove, "rebuild": rebuild, "copy": copy, "take": take,
+         "tidy": tidy, "follow": follow, "check": check_all, "fetch": fetch,
+         "schemas": schemas, "status": status}
 
 
 def main(request):

@@ -17,6 +17,12 @@ def schemas(fleet, **which):
             for core, text in heard(asked, "schemas")[master].items()}
 
 
+def reasons(old, new, *, back=False):
+    """(core, reason) of each core whose index has to be built anew; of mappings core → Schema."""
+    return [(core, reason) for core in sorted(old.keys() & new.keys())
+            for reason in differences(old[core], new[core], removed=not back)]
+
+
 def needed(fleet, new, *, allowed, back=False):
     """The cores whose index has to be built anew for their Schema in `new`. On the way `back` a
     field may be missed.
@@ -24,11 +30,10 @@ def needed(fleet, new, *, allowed, back=False):
     Refused, naming each field, if that is not allowed, or can't be done.
     """
     old = schemas(fleet)
-    reasons = {core: list(differences(old[core], new[core], removed=not back))
-               for core in sorted(old.keys() & new.keys())}
-    anew = [core for core in reasons if reasons[core]]
+    lines = reasons(old, new, back=back)
+    anew = sorted({core for core, _ in lines})
     if anew and not allowed:
-        lines = [f"core {core}: {text}" for core in anew for text in reasons[core]]
+        lines = [f"core {core}: {reason}" for core, reason in lines]
         raise Refused("\n".join([*lines, "the index that is there would be wrong, and nothing was "
                                          "changed; with --reindex it is built anew"]))
     for core in anew:

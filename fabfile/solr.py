@@ -1,5 +1,6 @@
 """Solr's configuration: rendered for each host, proved in scratch cores, switched, replicated."""
 
+import difflib
 from pathlib import Path
 
 from . import artifact, cores, rebuild
@@ -9,7 +10,7 @@ from .fleet import once
 from .lock import locked
 from .release import Releases, facts_of
 from .schema import Schema
-from .solr_hosts import PROBE, ask, coming_back, compare
+from .solr_hosts import PROBE, ask, compare, following
 
 on_solr = {"roles": ["solr"]}
 REINDEX = "Build the index anew, beside the one that answers, where the schema asks for it."
@@ -21,6 +22,8 @@ def deploy_solr(fleet, reindex=False):
     releases = Releases(fleet, env.solr.deploy_to, f"deploy_solr {env.deploy_date}")
     rendered = {host: cores.render(host, fleet.inventory.hosts) for host in fleet.hosts}
     built = {host: packed(files) for host, files in rendered.items()}
+    if env.dry:
+        show_changes(fleet, rendered)
     releases.call("setup")
     before = releases.preflight()
     with locked(releases) as taken:
@@ -54,6 +57,27 @@ def rollback_solr(fleet, to="", reindex=False):
         change(releases, date, anew)
 
 
+def show_changes(fleet, rendered):
+    """How what each host has differs from what it would have, and what that asks for."""
+    for host, outcome in ask(fleet, "files", reads=True).items():
+        if not outcome.ok:
+            fleet.say(f"what is deployed can't be read: {outcome.reason}", host)
+            continue
+        for text in changes(outcome.value["files"], rendered[host]) or ["nothing would change"]:
+            fleet.say(text, host)
+        had, new = schemas(outcome.value["files"]), schemas(rendered[host])
+        for core, reason in rebuild.reasons(had, new):
+            fleet.say(f"--reindex is needed: core {core}: {reason}", host)
+
+
+def changes(old, new):
+    """The lines of the differences between files, path → text."""
+    lines = [(path, old.get(path, "").splitlines(), new.get(path, "").splitlines())
+             for path in sorted(old | new)]
+    return [line for path, before, after in lines
+            for line in difflib.unified_diff(before, after, f"deployed/{path}", path, lineterm="")]
+
+
 def packed(files):
     """A host's cores, and what lets Solr follow a switch, as an artifact."""
     contents = {name: text.encode() for name, text in files.items()}
@@ -84,7 +108,7 @@ def settle(releases, before, taken):
     back = [host for host, reply in taken.items() if reply.get("reverted")]
     if not back:
         return before
-    ask(releases.fleet.only(back), "come_back", step="reload").check()
+    ask(releases.fleet.only(back), "follow", step="reload").check()
     return releases.preflight()
 
 
@@ -120,8 +144,8 @@ def switch(releases, date):
         for role in (cores.SLAVE, cores.MASTER):
             part = releases.on(releases.fleet.having(role))
             switched += part.fleet.hosts
-            part.publish(date, coming_back(date))
-            ask(part.fleet, "follow", step="reload").check()
+            part.publish(date, following(date))
+            ask(part.fleet, "take", step="reload").check()
         compare(releases.fleet)
     except Fenced:
         raise  # the newer run decides what these Solrs run
@@ -135,7 +159,7 @@ def go_back(releases, error):
     releases.fleet.say(f"going back: {error or 'interrupted'}")
     outcomes = releases.revert()
     back = releases.fleet.only(host for host, outcome in outcomes.items() if outcome.ok)
-    failed = {**outcomes.failed, **ask(back, "come_back", step="reload").failed}
+    failed = {**outcomes.failed, **ask(back, "follow", step="reload").failed}
     if failed:
         raise no_way_back([outcome.stop() for outcome in failed.values()], error)
     kind = Interrupted if isinstance(error, KeyboardInterrupt | Interrupted) else Reverted

@@ -21,7 +21,9 @@ RELEASE = "20261124083000"
 ENV = "# for tests\nSECRET_KEY=not a secret\nDATABASE_PASSWORD='pass=word'\n"
 TOOLS = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 
-WEB, CACHE1, CACHE2, REDIS, DB = (f"127.0.31.{n}" for n in (2, 9, 10, 11, 12))
+# Each process of pytest-xdist has a network of its own.
+NETWORK = f"127.{os.environ.get('PYTEST_XDIST_WORKER', 'gw0')[2:]}.31"
+LB, WEB, CACHE1, CACHE2, REDIS, DB = (f"{NETWORK}.{n}" for n in (1, 2, 9, 10, 11, 12))
 BROKER = f"redis://{REDIS}:6379/0"
 
 
@@ -38,6 +40,9 @@ def host(name, address, *roles):
 LONELY = [host("web1", WEB, "web")]
 CACHED = [*LONELY, host("cache1", CACHE1, "memcached"), host("cache2", CACHE2, "memcached")]
 QUEUED = [*LONELY, host("redis1", REDIS, "redis")]
+WHOLE = [*CACHED[:2], QUEUED[-1]]
+WORKER = ("celery", "-A", "conference", "worker", "-c", "1", "-l", "ERROR", "--without-mingle",
+          "--without-gossip")
 
 
 class Site:
@@ -102,6 +107,17 @@ def server(address, port, program, *words):
     with running({"args": [path, *words], "stdout": subprocess.DEVNULL}) as process:
         wait_for(lambda: connects(socket.AF_INET, place), program)
         yield process
+
+
+@contextlib.contextmanager
+def served(site):
+    """gunicorn on a free port of this machine; yields the site's address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with running(site.command("gunicorn", "--bind", f"127.0.0.1:{port}", "--workers", "1")):
+        wait_for(lambda: connects(socket.AF_INET, ("127.0.0.1", port)), "gunicorn")
+        yield f"http://127.0.0.1:{port}"
 
 
 def memcached(address):

@@ -1,5 +1,6 @@
 """Celery workers on a small real fleet: those that hang, and those that do not come back."""
 
+import base64
 import json
 import os
 import re
@@ -7,6 +8,8 @@ import signal
 import subprocess
 import threading
 import time
+import urllib.error
+import urllib.request
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -84,7 +87,7 @@ def test_the_page_that_plots_is_on_the_load_balancer(monkeypatch, roles, place):
 
 SETTINGS = """
 services: {drain: 3}
-prove: {health: 10}
+prove: {health: 20}
 units:
   celery:
     ask: celery -A conference inspect --timeout 3 --json -d celery@{name} release
@@ -190,6 +193,27 @@ def test_what_the_camera_has_seen(team):
 
 def said(process):
     return process.communicate(timeout=60)[0]
+
+
+@pytest.mark.story
+def test_flower_asks_for_the_password_which_is_seen_nowhere(team):
+    env = (team.inventory.parent / ".sandbox/shared/.env").read_text()
+    password = re.search(r"^MONITOR_PASSWORD=(\S+)$", env, re.M)[1]
+    request = urllib.request.Request(f"http://{NETWORK}.2:5555/flower/")
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        urllib.request.urlopen(request, timeout=10)
+    login = base64.b64encode(f"monitor:{password}".encode()).decode()
+    request.add_header("Authorization", f"Basic {login}")
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        assert answer.status == 200
+    logs = [path.read_text() for path in (home(team, "queue2") / "logs").iterdir()]
+    assert not any(password in text for text in [*logs, *command_lines()])
+
+
+def command_lines():
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            yield path.read_bytes().decode(errors="replace")
 
 
 @pytest.mark.story

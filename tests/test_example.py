@@ -17,6 +17,7 @@ from tests.released import (
     CACHED,
     DB,
     ENV,
+    LB,
     LOCK,
     LONELY,
     QUEUED,
@@ -85,7 +86,7 @@ def test_production_settings_are_secure(publish):
 
 
 def test_settings_come_from_the_roles(publish):
-    fleet = [*CACHED, QUEUED[-1], host("db1", DB, "db"), host("lb1", "127.0.31.1", "nginx")]
+    fleet = [*CACHED, QUEUED[-1], host("db1", DB, "db"), host("lb1", LB, "nginx")]
     names = ("DEBUG", "SECRET_KEY", "CACHES['default']['LOCATION']", "CELERY_BROKER_URL")
     found = publish(fleet).settings(*names, "DATABASES['default']", "ALLOWED_HOSTS")
     assert found[:4] == [
@@ -107,7 +108,7 @@ def test_settings_come_from_the_roles(publish):
         "localhost",
         "127.0.0.1",
         "lb1",
-        "127.0.31.1",
+        LB,
         "lb1.example.org",
         "web1",
         WEB,

@@ -5,7 +5,9 @@ from types import SimpleNamespace
 import pytest
 
 from fabfile import launcher, machine
-from fabfile.errors import Failed, NotInstalled
+from fabfile.env import Solr as Settings
+from fabfile.env import env
+from fabfile.errors import Failed, NotInstalled, Usage
 
 
 @pytest.fixture
@@ -40,6 +42,18 @@ def test_only_java_is_needed_once_it_is_made(monkeypatch, nothing_made):
     (launcher.CACHE / launcher.key()).mkdir()
     solr = launcher.ready([SimpleNamespace(private_dns="127.0.81.2")], print)
     assert solr.addresses == ("127.0.81.2:8983",)
+
+
+@pytest.mark.parametrize(("vars", "size"), [({}, "512m"), ({"solr_heap": "1g"}, "1g")])
+def test_the_heap_is_the_hosts_or_that_of_all(vars, size, monkeypatch):
+    monkeypatch.setattr(env, "solr", Settings(heap="512m"), raising=False)
+    assert launcher.Solr.heap(SimpleNamespace(vars=vars)) == size
+
+
+@pytest.mark.parametrize("size", ["plenty", "256", 256, "1g -Dx=y", "0m"])
+def test_a_heap_that_is_no_size_is_refused(size):
+    with pytest.raises(Usage, match="solr_heap must be a size like 256m or 1g, not "):
+        launcher.Solr.heap(SimpleNamespace(vars={"solr_heap": size}))
 
 
 def test_the_jars_are_those_that_were_recorded(tmp_path):

@@ -1,22 +1,19 @@
 """The site in a real browser, with JavaScript and without: pages, search, an upload, the stream."""
 
 import base64
-import contextlib
 import shutil
-import socket
 
 import pytest
 
 from tests.released import (
     CACHE1,
-    CACHED,
     LONELY,
-    QUEUED,
-    connects,
+    WHOLE,
+    WORKER,
     memcached,
     redis,
     running,
-    wait_for,
+    served,
 )
 
 pytest_plugins = ["tests.released"]
@@ -25,26 +22,12 @@ PNG = base64.b64decode(  # one red pixel
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSu"
     "QmCC"
 )
-FLEET = [*CACHED[:2], QUEUED[-1]]
-WORKER = ("celery", "-A", "conference", "worker", "-c", "1", "-l", "ERROR", "--without-mingle",
-          "--without-gossip")
-
-
-@contextlib.contextmanager
-def served(site):
-    """gunicorn on a free port of this machine; yields the site's address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with running(site.command("gunicorn", "--bind", f"127.0.0.1:{port}", "--workers", "1")):
-        wait_for(lambda: connects(socket.AF_INET, ("127.0.0.1", port)), "gunicorn")
-        yield f"http://127.0.0.1:{port}"
 
 
 @pytest.fixture
 def place(publish):
     """The address of a site with a worker, a cache and a broker, its rows indexed."""
-    site = publish(FLEET)
+    site = publish(WHOLE)
     with memcached(CACHE1), redis():
         site.manage("migrate", "-v0")
         site.manage("index_flagged")

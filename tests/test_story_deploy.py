@@ -14,6 +14,7 @@ import pytest
 from tests.conftest import Visitors
 
 HOME = "http://127.0.2.1:8080/"
+MANAGE = "cd conference/current && .venv/bin/python manage.py"
 pytestmark = pytest.mark.story
 
 
@@ -237,3 +238,42 @@ def test_a_celery_restart_under_load_loses_nothing_and_repeats_nothing(team):
             break
         time.sleep(2)
     assert "done 200 distinct 200" in counted
+
+
+SIGNED = ("seconds: float = 0) -> None", "seconds: float = 0, note: str = '') -> None")
+SENT = ("record.delay(batch, number, seconds)", "record.delay(batch, number, seconds, note='new')")
+
+
+def test_a_changed_task_loses_and_repeats_nothing_there_and_back(team, site):
+    """Tasks of both releases are in the queue while workers of either come and go."""
+    good = site.git("rev-parse", "HEAD")
+    old = queued(team, 250)
+    site.replace("directory/tasks.py", *SIGNED)
+    site.replace("directory/management/commands/queue_records.py", *SENT)
+    team.fab("deploy")
+    new = queued(team, 250)
+    team.fab("rollback")
+    site.back_to(good)
+    wait_until(lambda: counted(team, old) == "done 250 distinct 250")
+    assert counted(team, new) != "done 250 distinct 250"
+    team.fab("rollforward")
+    wait_until(lambda: counted(team, new) == "done 250 distinct 250")
+    assert counted(team, old) == "done 250 distinct 250"
+
+
+def queued(team, count):
+    """The name of a batch of new tasks."""
+    command = f"{MANAGE} queue_records {count} --seconds 0.2"
+    return team.fab("-H", "queue1", "--", command).split()[-1]
+
+
+def counted(team, batch):
+    words = team.fab("-H", "queue1", "--", f"{MANAGE} count_records {batch}").split()
+    return " ".join(words[words.index("done"):])
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 90
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(1)

@@ -5,17 +5,20 @@ import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import threading
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
-from fabfile import launcher
+from fabfile import corpus, launcher, nginx
 from fabfile.errors import NotInstalled
 from tests.conftest import BIN, ROOT, Team, inventory_of
 
@@ -28,6 +31,7 @@ HOSTS = (
 )
 LB, SOLR1, SOLR2, SOLR3 = (f"http://127.0.81.{number}:8983/solr" for number in range(1, 5))
 CONFIG, SCHEMA = "solrconfig.xml.j2", "schema.xml"
+CITY = (SCHEMA, 'name="city" type="string"', 'name="city" type="text_en"')
 DOCUMENTS = 200
 pytestmark = pytest.mark.story
 
@@ -68,9 +72,13 @@ class Fork(Team):
 
     def status(self, code=0):
         """host → its row of solr_status."""
-        output = self.fab("--json", "solr_status", code=code)
-        tables = [json.loads(line) for line in output.splitlines() if '"table"' in line]
-        return {row["host"]: row for row in tables[0]["rows"]}
+        return rows_of(self.fab("--json", "solr_status", code=code))
+
+
+def rows_of(output):
+    """host → its row in what `fab --json solr_status` prints."""
+    tables = [json.loads(line) for line in output.splitlines() if '"table"' in line]
+    return {row["host"]: row for row in tables[0]["rows"]}
 
 
 class changed:
@@ -134,16 +142,20 @@ def count(base=LB, query="text:conference"):
 def in_sync(team, seconds=20):
     """solr_status once it has nothing to complain of."""
     deadline = time.monotonic() + seconds
-    while team.start("solr_status").wait() and time.monotonic() < deadline:
-        time.sleep(0.5)
-    return team.status()
+    while True:
+        run = team.start("--json", "solr_status")
+        output = run.communicate()[0]
+        if run.returncode == 0:
+            return rows_of(output)
+        assert time.monotonic() < deadline, output
+        time.sleep(0.3)
 
 
 class Searchers:
     """Searches through the load balancer, each of which must find all documents."""
 
-    def __init__(self, documents=DOCUMENTS):
-        self.documents, self.count, self.failures = documents, 0, []
+    def __init__(self, documents=DOCUMENTS, pause=0.02):
+        self.documents, self.pause, self.count, self.failures = documents, pause, 0, []
 
     def __enter__(self):
         self.stop = threading.Event()
@@ -161,7 +173,7 @@ class Searchers:
                     self.failures.append(f"{time.strftime('%T')} found {found}")
             except (OSError, AssertionError) as error:
                 self.failures.append(f"{time.strftime('%T')} {error}")
-            time.sleep(0.01)
+            time.sleep(self.pause)  # the fleet needs the processor too
 
     def __exit__(self, *exc):
         self.stop.set()
@@ -193,6 +205,7 @@ class Writers:
                 answers.append(ask(url, f"<delete><id>{old}</id></delete>"))
                 self.wanted.pop(old, None)
             self.failures += [answer for answer in answers if answer[0] != 200]
+            time.sleep(0.05)
 
     def __exit__(self, *exc):
         self.stop.set()
@@ -211,8 +224,9 @@ class Writers:
 
 
 def releases(team):
-    """host → the release that its Solr has."""
-    return {host: row["release"] for host, row in team.status().items()}
+    """host → the release that is current there."""
+    return {host: os.readlink(team.home(host) / "solr/current").partition("/")[2]
+            for host in ("solr1", "solr2", "solr3")}
 
 
 def leftovers(team):
@@ -264,6 +278,48 @@ def test_a_slave_takes_no_update(team, path):
     assert count(SOLR2, "id:intruder") == 0
 
 
+def test_no_request_of_the_corpus_changes_the_index_of_a_slave(team):
+    """Through nginx all of them; and those that name an update at a slave itself, in Jetty."""
+    requests = corpus.read(nginx.CORPUS.read_text(), "search.corpus")
+    updates = [one for one in requests if "pdate" in unquote(one.line).lower()]
+    for base in (SOLR2, SOLR3):
+        ask(f"{base}/conference/replication?command=disablepoll")
+    master, slaves = state(SOLR1), [state(SOLR2), state(SOLR3)]
+    add(range(3))  # what a commit that gets through would show
+    answers = [status_of(LB, one) for one in requests]
+    assert len(updates) > 30
+    for one in updates:
+        body = '<add><doc><field name="id">intruder</field></doc></add>' if one.body else ""
+        for request in (one, replace(one, body=body)):
+            assert status_of(SOLR2, request) >= 400 or one.who != "write", one
+    ask(f"{SOLR2}/conference/update?commit=true", "<commit/>")
+    assert [state(SOLR2), state(SOLR3)] == slaves
+    assert state(SOLR1) != master  # so they do reach where they are to reach
+    denied = {answer for one, answer in zip(requests, answers, strict=True) if one.who == "nobody"}
+    assert denied <= {400, 403, 405, 505} and 200 not in denied, denied
+    for base in (SOLR2, SOLR3):
+        ask(f"{base}/conference/replication?command=enablepoll")
+    ask(f"{LB}/conference/update", "<delete><query>*:*</query></delete>")
+    add(range(DOCUMENTS))
+    in_sync(team)
+
+
+def state(base):
+    """The moment, the generation and the documents of an index."""
+    found = json.loads(ask(f"{base}/conference/replication?command=indexversion")[1])
+    return found["indexversion"], found["generation"], count(base, "*:*")
+
+
+def status_of(base, request):
+    """The status of the answer to a request of the corpus; 400 if there is none."""
+    with socket.create_connection((urllib.parse.urlsplit(base).hostname, 8983), 30) as link:
+        link.sendall(request.encoded())
+        answer = b""
+        while chunk := link.recv(65536):
+            answer += chunk
+    return int(answer[9:12] or 400)
+
+
 @pytest.mark.parametrize("path", ["admin/cores", "conference/replication?command=details",
                                   "conference/config", "conference/schema", "conference/export",
                                   "scratch.conference/select", "conference/select?shards=a:1/solr"])
@@ -286,6 +342,7 @@ def test_good_configurations_are_deployed_and_rolled_back_without_a_failed_searc
         team.fab("deploy_solr")
     assert searchers.failures == []
     assert searchers.count > 100
+    team.status()
 
 
 def test_a_class_that_is_not_there_is_found_before_anything_is_switched(team):
@@ -307,19 +364,24 @@ def test_what_fails_only_once_it_is_live_goes_back_everywhere(team):
     assert "the old cores are back" in output
     assert searchers.failures == []
     assert releases(team) == before
+    team.status()
 
 
 def test_a_schema_that_needs_a_new_index_is_refused_field_by_field(team):
     before = releases(team)
-    with changed(team, SCHEMA, 'name="city" type="string"', 'name="city" type="text_en"'):
+    assert "solr2 | nothing would change" in team.fab("--dry", "deploy_solr")
+    with changed(team, *CITY):
+        shown = team.fab("--dry", "deploy_solr")
         output = team.fab("deploy_solr", code=6)
+    for host in ("solr1", "solr2", "solr3"):
+        assert f'{host} | -  <field name="city" type="string"' in shown
+        assert f'{host} | +  <field name="city" type="text_en"' in shown
+        assert f"{host} | --reindex is needed: core conference: field city: its type was" in shown
     assert "core conference: field city: its type was string and is text_en" in output
     assert releases(team) == before
 
 
 # A reindex. Before it nothing is found by one word of a city, as the type string has it.
-
-CITY = (SCHEMA, 'name="city" type="string"', 'name="city" type="text_en"')
 
 
 def test_an_index_is_built_anew_beside_the_one_that_answers(team):
@@ -365,6 +427,7 @@ def test_a_reindex_that_is_interrupted_goes_back_to_the_index_that_was(team):
         assert run.returncode == 130, output
     assert searchers.failures == []
     assert releases(team) == before
+    team.status()
     assert count(SOLR2, "city:berlin") == 0
     assert leftovers(team) == []
 
@@ -391,7 +454,7 @@ def test_a_killed_run_leaves_cores_that_serve_and_nothing_else(team):
     with Searchers() as searchers:
         for _ in range(4):
             run = team.start("deploy_solr")
-            time.sleep(moments.uniform(0.8, 5))
+            time.sleep(moments.uniform(0.8, 4))
             run.kill()
             run.communicate()
         time.sleep(1)
@@ -451,12 +514,12 @@ def test_a_host_that_was_down_shows_as_drift_and_is_healed(team):
     assert len(set(releases(team).values())) == 1
 
 
-def wait_for(base, seconds=40):
+def wait_for(base, seconds=40, question=count):
     """Until a Solr answers."""
     deadline = time.monotonic() + seconds
     while True:
         try:
-            return count(base)
+            return question(base)
         except (OSError, AssertionError):
             assert time.monotonic() < deadline
             time.sleep(0.3)
@@ -468,6 +531,7 @@ def test_a_core_that_does_not_load_at_start_is_named_and_healed(team):
     conf.unlink()
     conf.write_text(text.replace("solr.SearchHandler", "solr.Nowhere"))
     team.ctl("solr2", "restart", "solr")
+    wait_for(SOLR2, question=lambda base: ask(f"{base}/admin/info/system"))
     assert "solr.Nowhere" in team.status(code=1)["solr2"]["error"]
     team.fab("deploy_solr")
     assert count(SOLR2) == DOCUMENTS
@@ -492,7 +556,7 @@ def test_sigterm_closes_the_index(team):
 
 def test_reads_go_on_without_a_slave_and_without_the_master(team):
     expected = count()
-    with Searchers(expected) as searchers:
+    with Searchers(expected, pause=0) as searchers:
         team.kill("solr2")
         while searchers.count < 500:
             time.sleep(0.1)
