@@ -361,7 +361,7 @@ def test_what_fails_only_once_it_is_live_goes_back_everywhere(team):
     handler = '<requestHandler name="/late" class="${update.handler:solr.Nowhere}"/>'
     with changed(team, CONFIG, "</config>", f"{handler}</config>"), Searchers() as searchers:
         output = team.fab("deploy_solr", code=7)
-    assert "the old cores are back" in output
+    assert "every host is back on the release it had" in output
     assert searchers.failures == []
     assert releases(team) == before
     team.status()
