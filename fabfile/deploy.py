@@ -4,13 +4,14 @@ import time
 
 from .application import application, build, on_app_hosts, restart, restart_or_stop, way_back
 from .env import env
-from .errors import Fenced, Interrupted, Refused, Reverted, Stop, Stranded, no_way_back
+from .errors import Refused
 from .lock import locked
 from .prove import prove, trial
 from .release import skew
 from .reply import replies
 from .resume import purpose, unfinished
 from .stage import stage
+from .switch import all_or_nothing, settle
 from .watch import watch
 
 
@@ -29,7 +30,7 @@ def deploy(fleet, revision="", resume=False):
     has_room(before, built, resumed=resume)
     releases.begin(purpose(env.deploy_date, built.revision), env.deploy_date if resume else None)
     with locked(releases) as taken:
-        before = settle(releases, before, taken)
+        before = settle(releases, before, taken, restart_or_stop)
         stage(releases, built, before)
         trial(fleet, env.deploy_date)
         migrate(releases)
@@ -66,22 +67,6 @@ def has_room(before, built, *, resumed=False):
         raise Refused("\n".join(problems))
 
 
-def settle(releases, before, taken):
-    """Hosts that found a switch never committed have gone back: their services follow.
-
-    Returns what each host has now.
-    """
-    back = {host: reply.get("reverted").split() for host, reply in taken.items()
-            if reply.get("reverted")}
-    if not back:
-        return before
-    for host, (left, date) in back.items():
-        releases.fleet.say(f"an earlier run died after its switch to {left}: back to {date}", host)
-    settled = releases.preflight()
-    restart_or_stop(releases.fleet.only(back), settled)
-    return settled
-
-
 def migrate(releases):
     """Migrations, once, on one host, before anything is switched."""
     workers = [host for host in releases.fleet.hosts if env.units_of(host)]
@@ -95,7 +80,7 @@ def move(fleet, verb, neighbour, to):
     releases = application(fleet, f"{verb} {to}".strip())
     before = releases.preflight()
     with locked(releases) as taken:
-        settled = settle(releases, before, taken)
+        settled = settle(releases, before, taken, restart_or_stop)
         if verb == "rollback" and not to and settled is not before:
             return prove_each(fleet, settled)  # going back was asked for, and has just been done
         date = to or agreed(settled, neighbour, verb)
@@ -124,8 +109,7 @@ def agreed(before, neighbour, verb):
 
 def switch(releases, before, date, *, watched=False):
     """Publish, restart, prove, batch by batch; then all hosts keep it, or all go back."""
-    switched = []
-    try:
+    with all_or_nothing(releases, before, date, go_on_with) as switched:
         for hosts in releases.fleet.batches():
             batch, began = releases.on(releases.fleet.only(hosts)), time.monotonic()
             switched += hosts
@@ -136,30 +120,12 @@ def switch(releases, before, date, *, watched=False):
             report(batch.fleet, before, published, date)
             if watched and not env.dry:
                 watch(releases.fleet, batch.fleet, date, began)
-    except Fenced:
-        raise  # the newer run decides what this fleet serves
-    except (Stop, KeyboardInterrupt) as error:
-        go_back(releases.on(releases.fleet.only(switched)), before, error)
-    commit(releases, date)
 
 
-def go_back(releases, before, error):
-    """Reverts every host that switched. Raises Reverted, or Stranded where one could not; Fenced
-    where a newer run has taken over.
-    """
-    releases.fleet.say(f"going back: {error or 'interrupted'}")
-    outcomes = releases.revert()
-    back = releases.fleet.only(host for host, outcome in outcomes.items() if outcome.ok)
-    stops = [outcome.stop() for outcome in outcomes.failed.values()]
-    try:
-        restart_or_stop(back, before)
-        prove_each(back, before)
-    except Stop as stop:
-        stops.append(stop)
-    if stops:
-        raise no_way_back(stops, error)
-    kind = Interrupted if isinstance(error, KeyboardInterrupt | Interrupted) else Reverted
-    raise kind(f"{error or 'interrupted'}\nevery host is back on the release it had") from error
+def go_on_with(fleet, before):
+    """Processes run the release that their host went back to, and prove it."""
+    restart_or_stop(fleet, before)
+    prove_each(fleet, before)
 
 
 def prove_each(fleet, before):
@@ -167,18 +133,6 @@ def prove_each(fleet, before):
     for date in {before[host].date("current") for host in fleet.hosts} - {None}:
         same = [host for host in fleet.hosts if before[host].date("current") == date]
         prove(fleet.only(same), date, step="prove back")
-
-
-def commit(releases, date):
-    """The hosts keep what they switched to. One that has gone back by itself says so."""
-    outcomes = releases.committed(date)
-    failed = outcomes.failed
-    if not failed:
-        return
-    reasons = "\n".join(str(outcome.stop()) for outcome in failed.values())
-    if len(failed) == len(outcomes) and all(o.kind is Refused for o in failed.values()):
-        raise Reverted(f"{reasons}\nthis run was silent for too long, and every host went back")
-    raise Stranded(f"{reasons}\nthe other hosts keep {date}; the next deploy puts these right")
 
 
 def clean(releases):

@@ -12,23 +12,13 @@ from pathlib import Path
 
 from . import artifact, cores, corpus, nginx_proof, services, templates
 from .env import ROOT, env
-from .errors import (
-    Failed,
-    Fenced,
-    Interrupted,
-    NotInstalled,
-    Refused,
-    Reverted,
-    Stop,
-    Stranded,
-    Usage,
-    no_way_back,
-)
+from .errors import Failed, NotInstalled, Usage
 from .fleet import once
 from .lock import locked
 from .prove import prove_url
 from .release import Releases, facts_of
 from .shell import line
+from .switch import all_or_nothing, settle
 
 on_nginx = {"roles": ["nginx"]}
 HERE = "127.0.0.1"
@@ -219,7 +209,7 @@ def deploy_nginx(fleet):
     releases.call("setup")
     before = releases.preflight()
     with locked(releases) as taken:
-        before = settle(releases, before, taken)
+        before = settle(releases, before, taken, follow)
         releases.call("stage", lambda host: facts_of(built[host]),
                       stdin=lambda host: built[host].path)
         test_on_hosts(releases)
@@ -232,19 +222,6 @@ def packed(host):
     files = render(host, env.inventory.hosts)
     return artifact.from_files({name: text.encode() for name, text in files.items()},
                                cache=Path.home() / ".cache/fab/nginx")
-
-
-def settle(releases, before, taken):
-    """Hosts that found a switch never committed have gone back: nginx follows.
-
-    Returns what each host has now.
-    """
-    back = [host for host, reply in taken.items() if reply.get("reverted")]
-    if not back:
-        return before
-    settled = releases.preflight()
-    follow(releases.fleet.only(back), settled)
-    return settled
 
 
 def test_on_hosts(releases):
@@ -260,14 +237,10 @@ def test_on_hosts(releases):
 
 def switch(releases, before):
     """Publish, reload, prove; then every host keeps it, or all go back to what they had."""
-    try:
+    with all_or_nothing(releases, before, env.deploy_date, follow) as switched:
+        switched += releases.fleet.hosts
         releases.publish(env.deploy_date, lambda host: following(host, before))
         reload_and_prove(releases.fleet)
-    except Fenced:
-        raise  # the newer run decides what this nginx serves
-    except (Stop, KeyboardInterrupt) as error:
-        go_back(releases, before, error)
-    commit(releases)
 
 
 def reload_and_prove(fleet):
@@ -278,23 +251,6 @@ def reload_and_prove(fleet):
     fleet.run(command, step="reload", deadline=env.services.deadline).check()
     urls = {host: f"http://{host.private_dns}:{env.nginx.port}/__nginx__" for host in fleet.hosts}
     prove_url(fleet, urls, {host: fingerprint(host, env.inventory.hosts) for host in fleet.hosts})
-
-
-def go_back(releases, before, error):
-    """Every host takes its old configuration. Raises Reverted, or Stranded where one could not;
-    Fenced where a newer run has taken over.
-    """
-    releases.fleet.say(f"going back: {error or 'interrupted'}")
-    outcomes = releases.revert()
-    stops = [outcome.stop() for outcome in outcomes.failed.values()]
-    try:
-        follow(releases.fleet.only(host for host, o in outcomes.items() if o.ok), before)
-    except Stop as stop:
-        stops.append(stop)
-    if stops:
-        raise no_way_back(stops, error)
-    kind = Interrupted if isinstance(error, KeyboardInterrupt | Interrupted) else Reverted
-    raise kind(f"{error or 'interrupted'}\nthe old configuration is back") from error
 
 
 def follow(fleet, before):
@@ -308,13 +264,3 @@ def following(host, before):
     manager = services.manager()
     had = before[host].date("current")
     return services.privileged((manager.reload if had else manager.stop)(env.nginx.unit))
-
-
-def commit(releases):
-    """The hosts keep what they switched to. One that has gone back by itself says so."""
-    outcomes = releases.committed(env.deploy_date)
-    reasons = "\n".join(str(outcome.stop()) for outcome in outcomes.failed.values())
-    if reasons and all(outcome.kind is Refused for outcome in outcomes.values()):
-        raise Reverted(f"{reasons}\nthis run was silent for too long, and every host went back")
-    if reasons:
-        raise Stranded(f"{reasons}\nthe other hosts keep the new configuration; deploy it again")

@@ -5,12 +5,13 @@ from pathlib import Path
 
 from . import artifact, cores, rebuild
 from .env import env
-from .errors import Fenced, Interrupted, Refused, Reverted, Stop, Stranded, no_way_back
+from .errors import Fenced, Refused, Stop
 from .fleet import once
 from .lock import locked
 from .release import Releases, facts_of
 from .schema import Schema
 from .solr_hosts import PROBE, ask, compare, following
+from .switch import all_or_nothing, settle
 
 on_solr = {"roles": ["solr"]}
 REINDEX = "Build the index anew, beside the one that answers, where the schema asks for it."
@@ -27,12 +28,12 @@ def deploy_solr(fleet, reindex=False):
     releases.call("setup")
     before = releases.preflight()
     with locked(releases) as taken:
-        before = settle(releases, before, taken)
+        before = settle(releases, before, taken, follow)
         anew = rebuild.needed(fleet, schemas(rendered[fleet.hosts[0]]), allowed=reindex)
         releases.call("stage", lambda host: facts_of(built[host]),
                       stdin=lambda host: built[host].path)
         prove(fleet, env.deploy_date, rendered)
-        change(releases, env.deploy_date, anew)
+        change(releases, before, env.deploy_date, anew)
         releases.outcomes("clean", {"KEEP": env.deploy.keep})
 
 
@@ -45,7 +46,7 @@ def rollback_solr(fleet, to="", reindex=False):
     releases = Releases(fleet, env.solr.deploy_to, f"rollback_solr {to}".strip())
     before = releases.preflight()
     with locked(releases) as taken:
-        settled = settle(releases, before, taken)
+        settled = settle(releases, before, taken, follow)
         if not to and settled is not before:
             return compare(fleet)  # going back was asked for, and has just been done
         date = to or agreed(settled)
@@ -54,7 +55,7 @@ def rollback_solr(fleet, to="", reindex=False):
             raise Refused(f"rollback_solr: {', '.join(lacking)} has no release {date}")
         wanted = rebuild.schemas(fleet, release=date)
         anew = rebuild.needed(fleet, wanted, allowed=reindex, back=True)
-        change(releases, date, anew)
+        change(releases, settled, date, anew)
 
 
 def show_changes(fleet, rendered):
@@ -100,18 +101,6 @@ def prove(fleet, date, rendered):
     ask(fleet, "prove", values, step="prove").check()
 
 
-def settle(releases, before, taken):
-    """Hosts that found a switch never committed have gone back: their Solr follows.
-
-    Returns what each host has now.
-    """
-    back = [host for host, reply in taken.items() if reply.get("reverted")]
-    if not back:
-        return before
-    ask(releases.fleet.only(back), "follow", step="reload").check()
-    return releases.preflight()
-
-
 def agreed(before):
     """The one release that every host had before its current one. Refused, with what each has."""
     dates = set(before.dates("previous").values())
@@ -124,11 +113,11 @@ def agreed(before):
     raise Refused("\n".join(["rollback_solr: there is no one release to go back to", *seen]))
 
 
-def change(releases, date, anew):
+def change(releases, before, date, anew):
     """The switch to a release, with an index for it where the one that is there would be wrong."""
     try:
         rebuild.beside(releases.fleet, date, anew)
-        switch(releases, date)
+        switch(releases, before, date)
     except Fenced:
         raise  # what lies beside the cores now is the newer run's
     except (Stop, KeyboardInterrupt):
@@ -137,40 +126,17 @@ def change(releases, date, anew):
     rebuild.drop(releases.fleet, anew)
 
 
-def switch(releases, date):
+def switch(releases, before, date):
     """Slaves first, then the master; then slaves fetch and are compared. Or all go back."""
-    switched = []
-    try:
+    with all_or_nothing(releases, before, date, follow) as switched:
         for role in (cores.SLAVE, cores.MASTER):
             part = releases.on(releases.fleet.having(role))
             switched += part.fleet.hosts
             part.publish(date, following(date))
             ask(part.fleet, "take", step="reload").check()
         compare(releases.fleet)
-    except Fenced:
-        raise  # the newer run decides what these Solrs run
-    except (Stop, KeyboardInterrupt) as error:
-        go_back(releases.on(releases.fleet.only(switched)), error)
-    commit(releases, date)
 
 
-def go_back(releases, error):
-    """Every host that switched takes its old cores. Raises Reverted, Stranded or Fenced."""
-    releases.fleet.say(f"going back: {error or 'interrupted'}")
-    outcomes = releases.revert()
-    back = releases.fleet.only(host for host, outcome in outcomes.items() if outcome.ok)
-    failed = {**outcomes.failed, **ask(back, "follow", step="reload").failed}
-    if failed:
-        raise no_way_back([outcome.stop() for outcome in failed.values()], error)
-    kind = Interrupted if isinstance(error, KeyboardInterrupt | Interrupted) else Reverted
-    raise kind(f"{error or 'interrupted'}\nthe old cores are back") from error
-
-
-def commit(releases, date):
-    """The hosts keep what they switched to. One that has gone back by itself says so."""
-    outcomes = releases.committed(date)
-    reasons = "\n".join(str(outcome.stop()) for outcome in outcomes.failed.values())
-    if reasons and all(outcome.kind is Refused for outcome in outcomes.values()):
-        raise Reverted(f"{reasons}\nthis run was silent for too long, and every host went back")
-    if reasons:
-        raise Stranded(f"{reasons}\nthe other hosts keep {date}; the next deploy_solr heals these")
+def follow(fleet, before):
+    """Solrs take the cores that their host went back to."""
+    ask(fleet, "follow", step="reload").check()

@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from tests.conftest import ROOT
 from tests.released import (
     BROKER,
     CACHE1,
@@ -49,6 +50,14 @@ def test_the_lock_pins_every_requirement_by_hash_and_names_no_index():
     hashed = re.findall(r"^\S+==.*(?:\\\n    --hash=sha256:[0-9a-f]{64} ?)+$", text, re.M)
     assert len(hashed) == len(pins)
     assert "://" not in text and "--index" not in text
+
+
+def test_the_schema_of_solr_is_made_of_the_index_classes(publish, tmp_path):
+    site, made = publish(LONELY), tmp_path / "schema.xml"
+    with (site.root / ".env").open("a") as secrets:
+        secrets.write("SEARCH_URL=http://127.0.0.1:1/solr/conference\n")
+    site.manage("build_solr_schema", "--filename", str(made))
+    assert made.read_text() == (ROOT / "templates/solr/conference/conf/schema.xml").read_text()
 
 
 def test_a_build_needs_no_secret_and_no_server(built):

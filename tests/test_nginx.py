@@ -11,29 +11,16 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from contextlib import nullcontext
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 import inventory
 from fabfile import nginx, templates
-from fabfile.env import Deploy, Nginx, Services, env
-from fabfile.errors import (
-    Failed,
-    Fenced,
-    Interrupted,
-    Refused,
-    Reverted,
-    Stranded,
-    Unreachable,
-    Usage,
-)
-from fabfile.fleet import Outcome, Outcomes
-from fabfile.reply import Reply
+from fabfile.env import Deploy, Nginx, env
+from fabfile.errors import Usage
 from tests.conftest import ROOT, Team, inventory_of
 
 LB, WEB1, WEB2 = "127.0.61.1", "127.0.61.2", "127.0.61.3"
@@ -177,70 +164,6 @@ def test_a_template_that_is_not_text(fork, tmp_path):
     (tmp_path / "templates/nginx/odd.conf.j2").write_bytes(b"\xff\xfe")
     with pytest.raises(Usage, match=r"nginx/odd\.conf\.j2: 'utf-8' codec can't decode"):
         rendered()
-
-
-# The switch, when it goes wrong in ways that a fleet does not show on demand
-
-
-class Releases:
-    """Stands for a fleet's releases: `publish` raises what it is given, `lost` can't go back."""
-
-    def __init__(self, error, lost=()):
-        self.error, self.lost, self.reverted = error, lost, False
-        self.fleet = SimpleNamespace(
-            hosts=HOSTS[:2], say=lambda text: None, only=lambda hosts: self.back_on(list(hosts)))
-
-    def publish(self, date, restart):
-        raise self.error
-
-    def revert(self):
-        self.reverted = True
-        return Outcomes({h: Outcome(h, Unreachable if h.name in self.lost else None,
-                                    reason="gone") for h in HOSTS[:2]})
-
-    def back_on(self, hosts):
-        self.back = hosts
-        return SimpleNamespace(run=lambda *words, **more: Outcomes())
-
-
-@pytest.fixture
-def switch():
-    env.deploy_date, env.services = "20261124083000", Services()
-    return lambda releases: nginx.switch(releases, {h: Reply("current -\n") for h in HOSTS})
-
-
-def test_a_run_that_is_fenced_off_reverts_nothing(switch):
-    releases = Releases(Fenced("lb1: a newer run"))
-    with pytest.raises(Fenced):
-        switch(releases)
-    assert not releases.reverted
-
-
-@pytest.mark.parametrize(("error", "kind"), [
-    (Failed("no"), Reverted), (KeyboardInterrupt(), Interrupted), (Interrupted("x"), Interrupted)])
-def test_what_fails_after_the_switch_goes_back(switch, error, kind):
-    releases = Releases(error)
-    with pytest.raises(kind, match="the old configuration is back"):
-        switch(releases)
-    assert releases.reverted and releases.back == list(HOSTS[:2])
-
-
-def test_a_host_that_cannot_go_back_is_stranded_and_the_others_follow(switch):
-    releases = Releases(Failed("no"), lost=("lb1",))
-    with pytest.raises(Stranded, match="lb1: gone\nafter: no"):
-        switch(releases)
-    assert releases.back == [HOSTS[1]]
-
-
-@pytest.mark.parametrize(("kinds", "stop"), [
-    ((None, None), None), ((Refused, Refused), Reverted), ((Refused, None), Stranded),
-    ((Unreachable, None), Stranded)])
-def test_what_a_commit_that_fails_means(kinds, stop):
-    env.deploy_date = "20261124083000"
-    outcomes = Outcomes({h: Outcome(h, kind, reason="why")
-                         for h, kind in zip(HOSTS, kinds, strict=False)})
-    with pytest.raises(stop) if stop else nullcontext():
-        nginx.commit(SimpleNamespace(committed=lambda date: outcomes))
 
 
 # A real nginx before two web hosts

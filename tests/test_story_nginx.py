@@ -92,7 +92,7 @@ def change(fork):
 def test_the_first_configuration_that_fails_leaves_nginx_as_it_was(fork, change):
     change('"release": "{{ fingerprint }}"', '"release": "another"')
     output = fork.fab("deploy_nginx", code=7)
-    assert "the old configuration is back" in output
+    assert "every host is back on the release it had" in output
     with socket.socket() as visitor:
         assert visitor.connect_ex((f"{NETWORK}.1", 8080)) != 0
 
@@ -130,7 +130,7 @@ def test_a_reload_that_nginx_refuses_in_silence_is_found_out(fork, change):
     change("upstream site {", f"server {{ listen {NETWORK}.1:8081; }}\nupstream site {{")
     with socket.create_server((f"{NETWORK}.1", 8081)), Visitors(PAGE) as visitors:
         output = fork.fab("deploy_nginx", code=7)
-    assert "the old configuration is back" in output
+    assert "every host is back on the release it had" in output
     assert fork.configuration() == before and before[1]
     assert visitors.failures == []
 

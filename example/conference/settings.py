@@ -47,8 +47,8 @@ INSTALLED_APPS = [
     "django.contrib.auth",
     "django.contrib.sessions",
     "django.contrib.staticfiles",
+    "search",  # before haystack, whose schema it has a template of its own for
     "haystack",
-    "search",
     "jobs",
     "people",
     "directory",
