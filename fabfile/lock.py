@@ -45,8 +45,8 @@ def fenced_off(quiet, error):
 
 
 def take(releases, quiet):
-    """Takes the lock everywhere. Of two runs that meet the one that started first gets it:
-    it waits a little, and the later one lets go (wait-die).
+    """Takes the lock everywhere. Of two runs that meet half-way, each with some of the hosts, the
+    one that started first gets them all: it waits a little, and the later one lets go (wait-die).
     """
     taken, waiting_until = Replies(), time.monotonic() + PATIENCE
     while True:
@@ -59,7 +59,8 @@ def take(releases, quiet):
         if not held:
             outcomes.check()
             return taken
-        if not is_first(held.values()) or time.monotonic() > waiting_until:
+        may_wait = taken and is_first(held.values()) and time.monotonic() < waiting_until
+        if not may_wait:
             raise Locked("\n".join(holder(host, reply) for host, reply in held.items()))
         time.sleep(0.5)
 

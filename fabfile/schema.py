@@ -27,7 +27,7 @@ class Schema:
         self.fields = {entry.get("name"): entry for entry in root.iter("field")}
         self.dynamic = {entry.get("name"): entry for entry in root.iter("dynamicField")}
         self.key = (root.findtext("uniqueKey") or "").strip()
-        self.copies = [entry.get("dest") for entry in root.iter("copyField")]
+        self.copies = {e.get("dest"): e.get("source") for e in root.iter("copyField")}
 
     def find(self, name):
         """The definition that a field of this name has, by itself or by a pattern; or None."""
@@ -42,14 +42,17 @@ class Schema:
         return None if entry is None else (attributes(entry), analyzer(entry))
 
     def sample(self):
-        """A document, {field: value}, with a field of each type that a field can have."""
+        """A document, {field: value}, with a field of each type that a field can have, or with one
+        that is copied into it.
+        """
         needed = [name for name, field in self.fields.items()
                   if name == self.key or field.get("required") == "true"]
         document = {name: self.value(self.fields[name]) for name in needed}
         for name, field in {**self.fields, **self.dynamic}.items():
             known = {self.find(other).get("type") for other in document}
             if not name.startswith("_") and field.get("type") not in known:
-                document[name.replace("*", "sample")] = self.value(field)
+                source = self.copies.get(name, name)
+                document[source.replace("*", "sample")] = self.value(field)
         return document
 
     def value(self, field):

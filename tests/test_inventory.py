@@ -63,7 +63,7 @@ def test_committed_fleet_is_the_demo():
     assert [host.private_dns for host in fleet.hosts] == [f"127.0.1.{n}" for n in range(1, 13)]
     assert all(host.public_dns == host.private_dns for host in fleet.hosts)
     assert {host.port for host in fleet.hosts} == {2222}
-    roles = "nginx web celery beat monitor solr solr_master solr_slave memcached redis db"
+    roles = "nginx web celery beat monitor solr solr_master solr_slave memcached redis inbox db"
     assert " ".join(fleet.roles) == roles
 
 
