@@ -180,7 +180,7 @@ def show_snapshots(fleet, shots):
     rows = [(shot["taken"], shot["waiting"], counted(shot["states"]), ", ".join(shot["workers"]))
             for shot in shots]
     fleet.table("", ("snapshot", "waiting", "tasks that got there", "workers"), rows)
-    slow = sorted(((seconds, name, worker or "-", shot["taken"]) for shot in shots
+    slow = sorted(((seconds, name, worker, shot["taken"]) for shot in shots
                    for name, seconds, worker in shot["slowest"]), reverse=True)
     if slow:
         fleet.table("", ("seconds", "slowest tasks", "worker", "snapshot"), slow[:5])

@@ -37,10 +37,15 @@ def seen(state) -> dict:
     ended = sorted((task for task in tasks if task.runtime), key=lambda task: -task.runtime)
     return {
         "states": Counter(task.state for task in tasks),
-        "slowest": [[task.name, round(task.runtime, 3), task.worker and task.worker.hostname]
-                    for task in ended[:SLOWEST]],
+        "slowest": [slow(task) for task in ended[:SLOWEST]],
         "workers": sorted(worker.hostname for worker in state.alive_workers()),
     }
+
+
+def slow(task) -> list:
+    """Name, seconds and worker of a task; `?` for what came to pass before the camera looked."""
+    worker = task.worker.hostname if task.worker else "?"
+    return [task.name or "?", round(task.runtime, 3), worker]
 
 
 def waiting(app) -> int:

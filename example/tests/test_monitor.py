@@ -43,6 +43,12 @@ class Monitor(TestCase):
         self.assertEqual(shot.slowest, [["directory.tasks.record", 1.25, "celery@queue1"]])
         self.assertEqual((shot.waiting, shot.workers), (7, ["celery@queue1"]))
 
+    def test_a_task_that_began_before_the_camera_looked(self):
+        state = State()
+        state.event(event("task-succeeded", uuid="a", runtime=1.25, result="None"))
+        shoot(state)
+        self.assertEqual(Snapshot.objects.get().slowest, [["?", 1.25, "celery@queue1"]])
+
     def test_old_ones_go(self):
         shoot(State())
         Snapshot.objects.update(taken=timezone.now() - camera.KEPT - timedelta(seconds=1))
