@@ -112,8 +112,8 @@ def start(command, folder, stdout):
 
 def end(process, patience=5):
     """Ends the whole process group: asked first, killed after `patience` seconds."""
-    for sign in (signal.SIGTERM, signal.SIGKILL):
-        deadline = time.monotonic() + patience
+    for sign, seconds in ((signal.SIGTERM, patience), (signal.SIGKILL, 5)):
+        deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             try:
                 os.killpg(process.pid, sign)

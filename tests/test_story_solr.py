@@ -331,7 +331,7 @@ def test_good_configurations_are_deployed_and_rolled_back_without_a_failed_searc
     first = releases(team)
     field = '<field name="about" type="text_en" indexed="true" stored="true"/>'
     with Searchers() as searchers:
-        with changed(team, SCHEMA, "<!-- Conferences", f"{field}<!-- Conferences"):
+        with changed(team, SCHEMA, "<!-- What the i", f"{field}<!-- What the i"):
             team.fab("deploy_solr")
         second = releases(team)
         team.fab("rollback_solr")
@@ -467,7 +467,7 @@ def test_a_killed_run_leaves_cores_that_serve_and_nothing_else(team):
 def test_a_run_that_falls_silent_leaves_hosts_that_go_back_by_themselves(team):
     before = releases(team)
     field = '<field name="about" type="text_en" indexed="true" stored="true"/>'
-    with changed(team, SCHEMA, "<!-- Conferences", f"{field}<!-- Conferences"), \
+    with changed(team, SCHEMA, "<!-- What the i", f"{field}<!-- What the i"), \
             Searchers() as searchers:
         team.env["FABRIC_DEPLOY_LEASE"] = "2"
         run = team.start("deploy_solr")
