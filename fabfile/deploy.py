@@ -8,10 +8,9 @@ from .errors import Refused
 from .lock import locked
 from .prove import prove, trial
 from .release import skew
-from .reply import replies
 from .resume import purpose, unfinished
 from .stage import stage
-from .switch import all_or_nothing, settle
+from .switch import all_or_nothing, found_everywhere, settle
 from .watch import watch
 
 
@@ -35,7 +34,7 @@ def deploy(fleet, revision="", resume=False):
         trial(fleet, env.deploy_date)
         migrate(releases)
         switch(releases, before, env.deploy_date, watched=env.prove.watch > 0)
-        clean(releases)
+        releases.clean()
 
 
 @on_app_hosts(help={"to": "The release to go back to (default: the one before the current)."})
@@ -84,10 +83,7 @@ def move(fleet, verb, neighbour, to):
         if verb == "rollback" and not to and settled is not before:
             return prove_each(fleet, settled)  # going back was asked for, and has just been done
         date = to or agreed(settled, neighbour, verb)
-        lacking = [host.name for host, r in settled.items() if date not in r.all("release")]
-        if lacking and not env.dry:
-            raise Refused(f"{verb}: {', '.join(lacking)} has no release {date}; see fab releases")
-        switch(releases, settled, date)
+        switch(releases, settled, found_everywhere(settled, verb, date))
 
 
 def agreed(before, neighbour, verb):
@@ -133,17 +129,6 @@ def prove_each(fleet, before):
     for date in {before[host].date("current") for host in fleet.hosts} - {None}:
         same = [host for host in fleet.hosts if before[host].date("current") == date]
         prove(fleet.only(same), date, step="prove back")
-
-
-def clean(releases):
-    """Old releases go, but not those that are used; the deploy has succeeded even if this fails."""
-    outcomes = releases.outcomes("clean", {"KEEP": env.deploy.keep})
-    for host, reply in replies(outcomes).items():
-        for kept in reply.all("kept"):
-            if " pid " in kept or " named in " in kept:
-                releases.fleet.say(f"kept       {kept}", host)
-    for host, outcome in outcomes.failed.items():
-        releases.fleet.say(f"old releases were not removed: {outcome.reason}", host)
 
 
 def report(fleet, before, published, date):

@@ -76,16 +76,24 @@ def clocks_a_day_apart(on, step):
     return on.fab("deploy")
 
 
-@fault(at={"start": 0}, whole=False)
-def mtimes_touched(on, step):
-    """Somebody has touched all releases of a host: the newest look oldest. Then a rollback."""
+def rolled_back(on, between):
+    """A deploy, then what comes `between`, then a rollback: to the release before."""
     before = on.currents()
     on.fab("deploy", code=0)
-    for number, path in enumerate(sorted((on.place(on.victim) / "releases").iterdir())):
-        os.utime(path, (0, 1_600_000_000 - number))
+    between()
     run = on.fab("rollback")
     agreed(on.currents() == before, "the rollback went to another release than that before")
     return run
+
+
+@fault(at={"start": 0}, whole=False)
+def mtimes_touched(on, step):
+    """Somebody has touched all releases of a host: the newest look oldest. Then a rollback."""
+    def touch():
+        for number, path in enumerate(sorted((on.place(on.victim) / "releases").iterdir())):
+            os.utime(path, (0, 1_600_000_000 - number))
+
+    return rolled_back(on, touch)
 
 
 @fault(at={"start": 6}, says="hosts disagree")
@@ -178,13 +186,11 @@ def restart_without_effect(on, step):
 @fault(at={"start": 0}, whole=False)
 def ten_failed_deploys(on, step):
     """Ten deploys that fail in their migration, then a rollback: to the release before."""
-    before = on.currents()
-    on.fab("deploy", code=0)
-    for _ in range(10):
-        on.fab("deploy", code=1, way="half-migrated")
-    run = on.fab("rollback")
-    agreed(on.currents() == before, "the rollback went to another release than that before")
-    return run
+    def fail():
+        for _ in range(10):
+            on.fab("deploy", code=1, way="half-migrated")
+
+    return rolled_back(on, fail)
 
 
 @fault(at={"start": 1}, needs="balancers")

@@ -16,7 +16,7 @@ from .errors import Failed, NotInstalled, Usage
 from .fleet import once
 from .lock import locked
 from .prove import prove_url
-from .release import Releases, facts_of
+from .release import Releases
 from .shell import line
 from .switch import all_or_nothing, settle
 
@@ -210,11 +210,10 @@ def deploy_nginx(fleet):
     before = releases.preflight()
     with locked(releases) as taken:
         before = settle(releases, before, taken, follow)
-        releases.call("stage", lambda host: facts_of(built[host]),
-                      stdin=lambda host: built[host].path)
+        releases.stage(built)
         test_on_hosts(releases)
         switch(releases, before)
-        releases.outcomes("clean", {"KEEP": env.deploy.keep})
+        releases.clean()
 
 
 def packed(host):

@@ -112,9 +112,10 @@ class Releases:
             raise Refused("\n".join(problems))
         return found
 
-    def stage(self, artifact):
-        """Sends the artifact to every host, where it is unpacked and verified."""
-        return self.call("stage", facts_of(artifact), stdin=artifact.path)
+    def stage(self, built):
+        """Sends each host its Artifact, of a mapping, where it is unpacked and verified."""
+        return self.call("stage", lambda host: facts_of(built[host]),
+                         stdin=lambda host: built[host].path)
 
     def publish(self, date, restart=lambda host: ""):
         """Switches every host to `date`. Replies with `switched EPOCH`; the skew is theirs.
@@ -123,10 +124,6 @@ class Releases:
         this run fell silent before its commit; without one it waits for the next run.
         """
         return self.call("publish", lambda host: {"DATE": date, "RESTART": restart(host)})
-
-    def commit(self, date):
-        """Makes the switch stay. Refused for a host that has gone back by itself."""
-        return replies(self.committed(date).check())
 
     def committed(self, date):
         """The Outcomes of a commit, asked again where it was killed before its answer.
@@ -151,6 +148,18 @@ class Releases:
     def revert(self):
         """Every host that switched goes back. Outcomes, whatever they are."""
         return self.outcomes("revert")
+
+    def clean(self):
+        """Old releases go, but not those that are used. All else is done, so that a failure is
+        only said.
+        """
+        outcomes = self.outcomes("clean", {"KEEP": env.deploy.keep})
+        for host, reply in replies(outcomes).items():
+            for kept in reply.all("kept"):
+                if " pid " in kept or " named in " in kept:
+                    self.fleet.say(f"kept       {kept}", host)
+        for host, outcome in outcomes.failed.items():
+            self.fleet.say(f"old releases were not removed: {outcome.reason}", host)
 
     def still_ours(self):
         """Fenced where another run has a host: before a step that its script cannot fence off."""

@@ -8,10 +8,10 @@ from .env import env
 from .errors import Fenced, Refused, Stop
 from .fleet import once
 from .lock import locked
-from .release import Releases, facts_of
+from .release import Releases
 from .schema import Schema
 from .solr_hosts import PROBE, ask, compare, following
-from .switch import all_or_nothing, settle
+from .switch import all_or_nothing, found_everywhere, settle
 
 on_solr = {"roles": ["solr"]}
 REINDEX = "Build the index anew, beside the one that answers, where the schema asks for it."
@@ -30,11 +30,10 @@ def deploy_solr(fleet, reindex=False):
     with locked(releases) as taken:
         before = settle(releases, before, taken, follow)
         anew = rebuild.needed(fleet, schemas(rendered[fleet.hosts[0]]), allowed=reindex)
-        releases.call("stage", lambda host: facts_of(built[host]),
-                      stdin=lambda host: built[host].path)
+        releases.stage(built)
         prove(fleet, env.deploy_date, rendered)
         change(releases, before, env.deploy_date, anew)
-        releases.outcomes("clean", {"KEEP": env.deploy.keep})
+        releases.clean()
 
 
 @once(**on_solr, help={
@@ -49,10 +48,7 @@ def rollback_solr(fleet, to="", reindex=False):
         settled = settle(releases, before, taken, follow)
         if not to and settled is not before:
             return compare(fleet)  # going back was asked for, and has just been done
-        date = to or agreed(settled)
-        lacking = [host.name for host, r in settled.items() if date not in r.all("release")]
-        if lacking and not env.dry:
-            raise Refused(f"rollback_solr: {', '.join(lacking)} has no release {date}")
+        date = found_everywhere(settled, "rollback_solr", to or agreed(settled))
         wanted = rebuild.schemas(fleet, release=date)
         anew = rebuild.needed(fleet, wanted, allowed=reindex, back=True)
         change(releases, settled, date, anew)

@@ -2,6 +2,7 @@
 
 from contextlib import contextmanager
 
+from .env import env
 from .errors import Fenced, Interrupted, Refused, Reverted, Stop, Stranded, no_way_back
 
 
@@ -64,3 +65,11 @@ def settle(releases, before, taken, follow):
     settled = releases.preflight()
     follow(releases.fleet.only(back), settled)
     return settled
+
+
+def found_everywhere(before, verb, date):
+    """The release `date` that hosts are to move to. Refused, naming them, where one has it not."""
+    lacking = [host.name for host, r in before.items() if date not in r.all("release")]
+    if lacking and not env.dry:
+        raise Refused(f"{verb}: {', '.join(lacking)} has no release {date}; see fab releases")
+    return date
