@@ -1,17 +1,15 @@
 """How long a deploy takes on N hosts, against the floor of plain ssh and against other tools.
 
-    bin/bench [--hosts 1,8,32] [--rounds 3]
+    bin/bench [--hosts 1,8,32] [--rounds 3] [--uplink 100]
 
 Everything runs in one go on a sandbox of bare hosts, in turn, so that the ratios hold on a busy
 machine too. A table of medians and ratios is printed; build/bench.json has every figure.
 """
 
 import argparse
-import getpass
 import json
 import os
 import re
-import shutil
 import statistics
 import subprocess
 import sys
@@ -22,6 +20,9 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+
+from bench.network import in_a_network_of_its_own
+from bench.rivals import DELTA, RIVALS, WHOLE, fetch_tools
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -43,6 +44,15 @@ deploy:
 """
 
 
+def inventory(folder, addresses):
+    """servers.json of bare hosts."""
+    (folder / "servers.json").write_text(json.dumps([
+        {"instance_id": f"i-{n:017x}", "public_dns": address, "private_dns": address,
+         "name": f"bare{n}", "roles": ["bare"], "port": 2222}
+        for n, address in enumerate(addresses, 1)
+    ]))
+
+
 class Bench:
     """A sandbox of `count` bare hosts, and a site of many files with one that changes."""
 
@@ -53,20 +63,13 @@ class Bench:
         self.number = 0
         self.skews = []  # milliseconds between the first and the last host's switch
         self.env = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}:/usr/sbin:/sbin"}
-        self.write_inventory()
+        inventory(folder, self.addresses)
         self.write_site()
         (folder / "bench.yml").write_text(CONFIG.format(repository=self.repository))
 
     @property
     def addresses(self):
         return [f"127.0.101.{number}" for number in range(1, self.count + 1)]
-
-    def write_inventory(self):
-        (self.folder / "servers.json").write_text(json.dumps([
-            {"instance_id": f"i-{n:017x}", "public_dns": address, "private_dns": address,
-             "name": f"bare{n}", "roles": ["bare"], "port": 2222}
-            for n, address in enumerate(self.addresses, 1)
-        ]))
 
     def write_site(self):
         for number in range(FILES - 1):
@@ -125,64 +128,6 @@ class Bench:
             self.run(self.fab("sandbox_down"))
 
 
-WHOLE = "d=theirs/$(date +%s%N); mkdir -p $d && tar -xzf - -C $d && ln -sfn $PWD/$d theirs/current"
-DELTA = ("d=theirs/$(date +%s%N); cp -al $(readlink theirs/current) $d && "
-         "tar -xzf - --unlink-first -C $d && ln -sfn $PWD/$d theirs/current")
-
-
-def threading_group(bench):
-    """Fabric 3 as its own documentation would have it: a ThreadingGroup, put and run."""
-    program = bench.folder / "group.py"
-    program.write_text(f"""
-from fabric import Config, ThreadingGroup
-from paramiko import SSHConfig
-config = Config(ssh_config=SSHConfig.from_path({str(bench.folder / ".sandbox/ssh_config")!r}))
-hosts = ThreadingGroup(*{bench.addresses!r}, config=config)
-hosts.put({str(bench.tar)!r}, "site.tar.gz")
-hosts.run({WHOLE.replace("-xzf -", "-xzf site.tar.gz")!r}, hide=True, in_stream=False)
-hosts.close()
-""")
-    return [sys.executable, str(program)]
-
-
-def ansible(bench):
-    """Ansible by hand: unpack into a new folder, switch the link."""
-    if not shutil.which("ansible-playbook", path=str(BIN)):
-        return None
-    (bench.folder / "hosts").write_text("\n".join(bench.addresses))
-    (bench.folder / "play.json").write_text(json.dumps([{
-        "hosts": "all", "gather_facts": False, "vars": {"at": f"theirs/{bench.number}"},
-        "tasks": [
-            {"ansible.builtin.file": {"path": "{{ at }}", "state": "directory"}},
-            {"ansible.builtin.unarchive": {"src": str(bench.tar), "dest": "{{ at }}"}},
-            {"ansible.builtin.file": {"src": "{{ at }}", "dest": "current", "state": "link",
-                                      "force": True}},
-        ],
-    }]))
-    return [str(BIN / "ansible-playbook"), "-i", str(bench.folder / "hosts"), "-f", "32",
-            "--ssh-common-args", f"-F {bench.folder}/.sandbox/ssh_config",
-            str(bench.folder / "play.json")]
-
-
-def pyinfra(bench):
-    """pyinfra: put the archive, run the same command."""
-    if not shutil.which("pyinfra", path=bench.env["PATH"]):
-        return None
-    sandbox = bench.folder / ".sandbox"
-    data = {"ssh_port": 2222, "ssh_user": getpass.getuser(), "ssh_key": str(sandbox / "key"),
-            "ssh_known_hosts_file": str(sandbox / "known_hosts")}
-    (bench.folder / "hosts.py").write_text(f"bare = {[(host, data) for host in bench.addresses]!r}")
-    (bench.folder / "put.py").write_text(f"""
-from pyinfra.operations import files, server
-files.put(src={str(bench.tar)!r}, dest="site.tar.gz")
-server.shell(commands=[{WHOLE.replace("-xzf -", "-xzf site.tar.gz")!r}])
-""")
-    return ["pyinfra", "--yes", str(bench.folder / "hosts.py"), str(bench.folder / "put.py")]
-
-
-RIVALS = {"ThreadingGroup": threading_group, "pyinfra": pyinfra, "Ansible": ansible}
-
-
 def rounds(bench, count):
     """name → seconds of each round, everybody in turn."""
     found = {}
@@ -219,30 +164,66 @@ FLOORS = {
 }
 
 
-def table(count, found):
+def rows(found):
     """Medians, and each against the floor of its kind."""
-    shown = Table("what", "median", "min", "max", "of the floor", title=f"{count} hosts", box=None)
     for name, seconds in found.items():
         floor = FLOORS.get(name.partition(":")[0])
         middle = statistics.median(seconds)
         ratio = f"{middle / statistics.median(found[floor]):.2f}" if floor else ""
-        figures = (middle, min(seconds), max(seconds))
-        shown.add_row(name, *(f"{figure:.2f} s" for figure in figures), ratio)
-    return shown
+        yield (name, *(f"{each:.2f} s" for each in (middle, min(seconds), max(seconds))), ratio)
+
+
+def goals(found, skews):
+    """(what, at most, found): the goals of docs/benchmarks.md, of these medians."""
+    middle = {name: statistics.median(seconds) for name, seconds in found.items()}
+    changed = "one file changed"
+    ours, quickest = middle[f"{changed}: fab deploy"], min(
+        middle[f"{changed}: {name}"] for name in RIVALS if f"{changed}: {name}" in middle)
+    yield f"{changed}, of the quickest other tool", 0.25, ours / quickest
+    yield f"{changed}, of its floor", 1.25, ours / middle[FLOORS[changed]]
+    yield "first, of its floor", 1.1, middle["first: fab deploy"] / middle[FLOORS["first"]]
+    yield ("rollback, of `true` everywhere", 1.3,
+           middle["rollback: fab rollback"] / middle[FLOORS["rollback"]])
+    yield "milliseconds of the switch", 100, statistics.median(skews)
+    yield ("fab --list, of import fabric", 1.2,
+           middle["start: fab --list"] / middle[FLOORS["start"]])
+
+
+def judge(goals):
+    """Prints what was wanted, what was found, and by how much a goal was missed."""
+    shown("goals", ("what", "at most", "found", ""), (
+        (what, f"{most:g}", f"{found:.3g}",
+         "met" if found <= most else f"missed: {found / most:.2f} times that")
+        for what, most, found in goals
+    ))
+
+
+def shown(title, columns, rows):
+    """Prints a table."""
+    table = Table(*columns, title=title, box=None)
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--hosts", default="1,8,32", help="how many hosts, several with commas")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--uplink", type=int, help="Mbit/s between this machine and all hosts")
     options = parser.parse_args()
+    if options.uplink:
+        fetch_tools()  # from there nothing can be downloaded
+        in_a_network_of_its_own(options.uplink)
     figures = {}
     for count in map(int, options.hosts.split(",")):
         with tempfile.TemporaryDirectory(prefix="bench") as folder, \
                 Bench(Path(folder), count).up() as bench:
             figures[count] = rounds(bench, options.rounds)
-            Console().print(table(count, figures[count]))
+            shown(f"{count} hosts", ("what", "median", "min", "max", "of the floor"),
+                  rows(figures[count]))
             print(f"switched within {', '.join(map(str, sorted(bench.skews)))} ms\n", flush=True)
+            judge(goals(figures[count], bench.skews))
     (ROOT / "build").mkdir(exist_ok=True)
     (ROOT / "build/bench.json").write_text(json.dumps(figures, indent=2))
 

@@ -16,7 +16,8 @@ from .hosts import check, put_shared, setup, trust_hosts  # noqa: E402, F401
 from .nginx import check_nginx, deploy_nginx, prove_nginx, render_nginx  # noqa: E402, F401
 from .promote import promote_solr  # noqa: E402, F401
 from .rehearse import rehearse  # noqa: E402, F401
-from .reports import audit, releases, running, unlock  # noqa: E402, F401
+from .reports import audit, releases, unlock  # noqa: E402, F401
+from .running import running  # noqa: E402, F401
 from .sandbox import sandbox_down, sandbox_status, sandbox_up  # noqa: E402, F401
 from .solr import deploy_solr, rollback_solr  # noqa: E402, F401
 from .solr_reports import solr_status  # noqa: E402, F401

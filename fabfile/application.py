@@ -34,6 +34,7 @@ def needs(host):
         "SHARED_FILES": "\n".join(env.deploy.shared_files),
         "REQUIREMENTS": env.deploy.requirements,
         "PYTHON": env.deploy.python,
+        "WHEELS": env.deploy.wheels,
     }
 
 

@@ -1,5 +1,5 @@
-"""A git revision, or a few rendered files, as an artifact: a reproducible .tar.gz whose first
-member is a manifest of everything in it. The only caller of git. docs/release.md has the format.
+"""A git revision, or a few rendered files, as an artifact: a reproducible .tar whose first member
+is a manifest of everything in it. The only caller of git. docs/release.md has the format.
 """
 
 import difflib
@@ -8,8 +8,10 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import stat
 import subprocess
+import sys
 import tarfile
 import tempfile
 from contextlib import contextmanager
@@ -37,6 +39,17 @@ class Artifact:
     revision: str
     files: int
     bytes: int
+
+    def packed(self):
+        """The Path of its .tar.gz, for a host that has nothing of it; made when first asked for."""
+        path = self.path.with_suffix(".tar.gz")
+        if not path.exists():
+            scratch = path.with_suffix(f".{os.getpid()}")
+            with open(self.path, "rb") as tar, open(scratch, "wb") as file, \
+                    gzip.GzipFile("", "wb", fileobj=file, mtime=0, compresslevel=LEVEL) as packed:
+                shutil.copyfileobj(tar, packed)
+            os.replace(scratch, path)
+        return path
 
 
 def build(*, repository, revision, subfolder="", build=(), carry=None, cache):
@@ -214,7 +227,9 @@ def _add(folder, files):
 
 
 def _run(commands, folder, moment):
-    env = _environment(SOURCE_DATE_EPOCH=str(moment), TZ="UTC", LC_ALL="C.UTF-8")
+    beside_fab = Path(sys.executable).parent  # where bin/setup has put uv
+    path = f"{os.environ.get('PATH', os.defpath)}:{beside_fab}"
+    env = _environment(SOURCE_DATE_EPOCH=str(moment), TZ="UTC", LC_ALL="C.UTF-8", PATH=path)
     for command in commands:
         done = subprocess.run(["sh", "-c", command], cwd=folder, env=env, stdin=subprocess.DEVNULL,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -241,10 +256,10 @@ def _pack(folder, moment, revision, note):
     if not any(member.isreg() for member in files):
         raise Refused("there are no files to deploy")
     manifest = "".join(_line(folder, member) for member in members).encode()
-    new = folder.with_name("new.tar.gz")
+    new = folder.with_name("new.tar")
     _write(new, folder, moment, manifest, members)
-    digest, size = _sha256(new), sum(member.size for member in files)
-    path = note.with_name(f"{digest}.tar.gz")
+    digest, size = sha256_of(new), sum(member.size for member in files)
+    path = note.with_name(f"{digest}.tar")
     os.replace(new, path)
     made = Artifact(path, digest, hashlib.sha256(manifest).hexdigest(), revision, len(files), size)
     _note(note.with_suffix(".json"), made)
@@ -298,15 +313,14 @@ def _line(folder, member):
         return f"d755 -  {member.name}\n"
     if member.issym():
         return f"l777 -  {member.name}\t{member.linkname}\n"
-    return f"f{member.mode:o} {_sha256(folder / member.name)}  {member.name}\n"
+    return f"f{member.mode:o} {sha256_of(folder / member.name)}  {member.name}\n"
 
 
 def _write(path, folder, moment, manifest, members):
     first = tarfile.TarInfo(".manifest")
     first.size = len(manifest)
     with open(path, "wb") as file:
-        with gzip.GzipFile("", "wb", fileobj=file, mtime=0, compresslevel=LEVEL) as packed, \
-                tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as archive:
+        with tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as archive:
             for member in [first, *members]:
                 member.mtime = moment
                 archive.addfile(member, _content(folder, member, manifest))
@@ -337,8 +351,8 @@ def _cached(cache, key):
     """The artifact made of the same before, unless it is gone or damaged."""
     try:
         found = Artifact(path=None, **json.loads((cache / f"{key}.json").read_text()))
-        path = cache / f"{found.sha256}.tar.gz"
-        return replace(found, path=path) if _sha256(path) == found.sha256 else None
+        path = cache / f"{found.sha256}.tar"
+        return replace(found, path=path) if sha256_of(path) == found.sha256 else None
     except (OSError, ValueError, TypeError):
         return None
 
@@ -351,7 +365,8 @@ def _note(path, made):
     os.replace(new, path)
 
 
-def _sha256(path):
+def sha256_of(path):
+    """The hash of a file, as manifests and lock files write it."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

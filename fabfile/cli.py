@@ -23,6 +23,7 @@ from .env import ROOT, defaults, env, nearest, readable
 from .errors import Interrupted, Stop, Usage
 from .fleet import Fleet, FleetTask, Session, batch_size
 from .progress import Json, Lasting, Plain
+from .ssh import Unparsable
 
 FLAGS = (
     (("R", "roles"), str, "Comma-separated roles of servers.json whose hosts to work on."),
@@ -92,6 +93,10 @@ class FleetFab(fabric.main.Fab):
             raise Exit(f"fab: {error}", 2) from error
         except AmbiguousMergeError as error:
             raise Exit(f"fab: {path}: a value where others have a mapping of values", 2) from error
+        except Unparsable as error:
+            raise Exit(f"fab: ssh_config: {error}", 2) from error
+        except FileNotFoundError as error:  # of -S
+            raise Exit(f"fab: {error.filename}: {error.strerror}", 2) from error
 
     def execute(self):
         self.executor_class = FleetExecutor

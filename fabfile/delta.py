@@ -13,7 +13,7 @@ from .errors import Failed
 
 def build(artifact, base, *, always=()):
     """The Path of a .tar.gz with the new manifest and each member that the manifest `base` (text)
-    lacks; members at or below the paths `always` are in it whatever the base has.
+    lacks; links, and members at or below the paths `always`, are in it whatever the base has.
 
     It lies beside the artifact, so that another run finds it.
     """
@@ -28,7 +28,7 @@ def build(artifact, base, *, always=()):
 
 def write(whole, path, known, always):
     """Copies from one archive to another what is not known."""
-    with tarfile.open(whole) as source, gzip.open(path, "wb", compresslevel=6) as packed, \
+    with tarfile.open(whole, "r:") as source, gzip.open(path, "wb", compresslevel=6) as packed, \
             tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as archive:
         manifest = source.extractfile(".manifest").read().decode()
         wanted = names(manifest, known) | {".manifest"}
@@ -39,8 +39,10 @@ def write(whole, path, known, always):
 
 
 def names(manifest, known):
-    """The paths of the manifest's lines that are not known. docs/release.md has the format."""
-    lines = [line for line in manifest.splitlines() if line not in known]
+    """The paths of the manifest's lines that are not known, and of its links, which no copy of a
+    release on a host takes along. docs/release.md has the format.
+    """
+    lines = [line for line in manifest.splitlines() if line not in known or line[0] == "l"]
     return {line.partition("  ")[2].partition("\t")[0] for line in lines}
 
 

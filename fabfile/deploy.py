@@ -4,8 +4,8 @@ import time
 
 from .application import application, build, on_app_hosts, restart, restart_or_stop, way_back
 from .env import env
-from .errors import Refused
-from .lock import locked
+from .errors import Locked, Refused
+from .lock import holder, locked
 from .prove import prove, trial
 from .release import skew
 from .resume import purpose, unfinished
@@ -50,7 +50,9 @@ def rollforward(fleet):
 
 
 def has_room(before, built, *, resumed=False):
-    """Refused, naming the hosts, where the release would not fit or its name is not the newest."""
+    """Refused, naming the hosts, where the release would not fit or its name is not the newest;
+    Locked where that is so as another run is at work, which began in the same second.
+    """
     problems = []
     for host, reply in before.items():
         need = 2 * built.bytes // 1024 + 1024
@@ -61,7 +63,10 @@ def has_room(before, built, *, resumed=False):
             problems.append(f"{host.name}: {inodes} inodes free, {2 * built.files + 1000} needed")
         newest = max(reply.all("release"), default="")
         if newest > env.deploy_date or (newest == env.deploy_date and not resumed):
-            problems.append(f"{host.name}: has {newest} already; is this machine's clock behind?")
+            if reply.get("lock_token"):
+                raise Locked(holder(host, reply))  # who has just staged it
+            problems.append(f"{host.name}: has {newest} already; is this machine's clock behind? "
+                            "--deploy-date names a later one")
     if problems:
         raise Refused("\n".join(problems))
 

@@ -6,6 +6,7 @@ A team may set attributes of its own on it; later tasks of the same run find the
 from dataclasses import MISSING, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Literal, get_args, get_origin, get_type_hints
@@ -15,9 +16,11 @@ import yaml
 from .errors import Usage
 
 ROOT = Path(__file__).resolve().parent.parent
+# Nobody compares or prints them, and each `fab` would wait for the code of that to be made.
+section = partial(dataclass, frozen=True, kw_only=True, eq=False, repr=False)
 
 
-@dataclass(frozen=True, kw_only=True)
+@section
 class Deploy:
     """`deploy:` what a release is made of and where it lives on a host."""
 
@@ -31,6 +34,7 @@ class Deploy:
     roles: tuple[str, ...] = ()
     requirements: str = ""
     python: str = "python3"
+    wheels: Literal["fetch", "push"] = "fetch"
     shared_folders: tuple[str, ...] = ()
     shared_files: tuple[str, ...] = ()
     migrate: str = ""
@@ -38,7 +42,7 @@ class Deploy:
     lease: int = 60
 
 
-@dataclass(frozen=True, kw_only=True)
+@section
 class Unit:
     """One entry of `units:` a service whose processes run from the release."""
 
@@ -59,7 +63,7 @@ class Unit:
         return replace(self, **{key: filled(text) for key, text in texts.items()})
 
 
-@dataclass(frozen=True, kw_only=True)
+@section
 class Services:
     """`services:` who starts and stops the units on a host."""
 
@@ -70,7 +74,7 @@ class Services:
     drain: int = 90
 
 
-@dataclass(frozen=True, kw_only=True)
+@section
 class FleetSettings:
     """`fleet:` how hosts are reached."""
 
@@ -83,7 +87,7 @@ class FleetSettings:
     keepalive: int = 15
 
 
-@dataclass(frozen=True, kw_only=True)
+@section
 class Prove:
     """`prove:` how long a release may take to answer."""
 
@@ -93,7 +97,7 @@ class Prove:
     errors: int = 5
 
 
-@dataclass(frozen=True, kw_only=True)
+@section
 class Nginx:
     """`nginx:` the configuration rendered from templates/nginx."""
 
@@ -105,7 +109,7 @@ class Nginx:
     access_log: str = "logs/nginx-access.log"
 
 
-@dataclass(frozen=True, kw_only=True)
+@section
 class Solr:
     """`solr:` the cores rendered from templates/solr, and where a Solr has them."""
 
@@ -116,7 +120,7 @@ class Solr:
     heap: str = "256m"
 
 
-@dataclass(frozen=True, kw_only=True)
+@section
 class Cache:
     """`cache:` memcached as the operator reaches it."""
 
@@ -124,7 +128,7 @@ class Cache:
     timeout: int = 3
 
 
-@dataclass(frozen=True, kw_only=True)
+@section
 class Celery:
     """`celery:` the application and the unit of the workers."""
 
@@ -134,7 +138,7 @@ class Celery:
     snapshots: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
+@section
 class Refresh:
     """`inventory:` read by `inventory.py refresh`, checked here too."""
 

@@ -30,7 +30,8 @@ class Fault:
     whole: bool = True
     needs: str = ""  # what there has to be: a property of Rehearsal
     seen: bool = False  # visitors meet it until it is gone
-    alone: bool = False  # it befalls no fleet; `inject` gives a count
+    alone: str = ""  # it befalls no deploy: what `inject` gives the number of
+    rare: bool = False  # only where it is asked for
 
     @property
     def name(self):

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 
 from .faults import AFTER, BEFORE, KILLED, agreed, every, fault
 from .processes import wait_for
@@ -76,6 +77,35 @@ def clocks_a_day_apart(on, step):
     return on.fab("deploy")
 
 
+@fault(at={"trial": 1, "prove": 8}, needs="cache", says="does not answer")
+def memcached_down(on, step):
+    """A memcached ends as a host comes to the step: the release is unwell, as is the one before.
+    The stand-in asks a real one wherever its health is asked for; visitors get their page."""
+    run = on.held(step, prove_trial=3, prove_health=3)
+    on.end_cache()
+    on.go_on()
+    return run.end()
+
+
+@fault(at={"clean": 0}, whole=False)
+def old_release_in_use(on, step):
+    """A process of a host works in an old release as `clean` with `keep: 1` would take it: it
+    stays, and the process is named; at the next deploy after the end of that process it goes."""
+    old = on.place(on.victim) / "releases" / on.current(on.victim)
+    only = "-H", on.victim.name, "deploy"
+    with subprocess.Popen(["tail", "-f", "stamp"], cwd=old, stdout=subprocess.DEVNULL) as task:
+        try:
+            on.fab(*only, code=0, keep=1)
+            text = on.fab(*only, code=0, keep=1).text
+        finally:
+            task.kill()
+    agreed(old.exists() and f" {old.name} pid {task.pid} tail" in text,
+           f"{old.name} was in use: it is gone, or nothing is said of it\n{text}")
+    run = on.fab(*only, keep=1)
+    agreed(not old.exists(), f"{old.name} is not in use any more, but is still here\n{run.text}")
+    return run
+
+
 def rolled_back(on, between):
     """A deploy, then what comes `between`, then a rollback: to the release before."""
     before = on.currents()
@@ -103,7 +133,7 @@ def hosts_of_different_releases(on, step):
     return on.fab("rollback")
 
 
-@fault(at=every(KILLED, tuple(VALUES)), alone=True,
+@fault(at=every(KILLED, tuple(VALUES)), alone="kills of release.sh",
        quick=("lock", "stage", "publish", "commit", "revert", "clean"))
 def verb_killed(on, step):
     """A host's `release.sh` killed between any two of its steps, at every one of them: the next run

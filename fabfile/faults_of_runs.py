@@ -4,8 +4,11 @@ import random
 import signal
 import socket
 import time
+from datetime import timedelta
 
 from .faults import AFTER, BEFORE, COLUMNS, KILLED, LEASE, agreed, every, fault
+
+NOW, DAY = timedelta(), timedelta(days=1)
 
 # ---- the operator
 
@@ -88,6 +91,18 @@ def operator_killed_any_time(on, step):
     return run
 
 
+@fault(at={"start": 6}, says="--deploy-date names a later one")
+def operator_clock_ahead(on, step):
+    """A deploy has a date of tomorrow, by its operator's clock; the next one, of today, is refused,
+    and says how to go on: with a `--deploy-date` that is later."""
+    on.ahead = DAY
+    on.fab("deploy", code=0)
+    on.ahead = NOW
+    run = on.fab("deploy")
+    on.ahead = DAY  # as the refusal says, until that day has come
+    return run
+
+
 # ---- other runs
 
 
@@ -97,6 +112,15 @@ def two_runs_at_once(on, step):
     first, second = on.start("deploy"), on.start("deploy")
     winner, loser = sorted((first.end(), second.end()), key=lambda run: run.code)
     agreed(loser.code == 4 and "has it since" in loser.text, f"the other ended with {loser.code}")
+    return winner
+
+
+@fault(at={"start": 0}, rare=True)
+def two_deploys_fifty_times(on, step):
+    """The same fifty times, which takes five minutes: only where it is asked for."""
+    for number in range(1, 51):
+        winner = two_runs_at_once(on, step)
+        agreed(winner.code == 0, f"pair {number}: none of the two succeeded\n{winner.text}")
     return winner
 
 

@@ -13,9 +13,10 @@ from invoke.exceptions import UnexpectedExit
 
 from .env import env
 from .errors import Failed, Interrupted, Stop, Unreachable, Usage, worst
+from .gate import Gate
 from .perhost import DryConnection, last_words, speaking
 from .remote import Remote
-from .ssh import Addresses, open_connection, read_ssh_config
+from .ssh import SYSTEM_WIDE, Addresses, open_connection, read_ssh_config
 
 
 class FleetTask(fabric.tasks.Task):
@@ -100,9 +101,9 @@ class Session:
     skip_bad_hosts: bool = False
 
     def __post_init__(self):
-        folder = env.inventory.path.parent
-        if not self.config.get("runtime_ssh_path"):
-            self.config.base_ssh_config = read_ssh_config(env.fleet.ssh_config, folder)
+        chosen = self.config._runtime_ssh_path  # fab -S FILE
+        paths = [chosen] if chosen else [*env.fleet.ssh_config, SYSTEM_WIDE]
+        self.config.base_ssh_config = read_ssh_config(paths, env.inventory.path.parent)
         self.addresses = Addresses(self.config)
         self.connections = {}
         self.no_way = {}
@@ -176,6 +177,23 @@ class Fleet:
 
         return self._fan_out(on_host, [self._these(hosts)], step, reach=True)
 
+    def run_together(self, command, *, hosts=None, step=""):
+        """The same, on all hosts at once whatever their number, with commands that say READY and
+        wait for WORD: they get it once all of them are ready, and none gets it if one fails.
+        """
+        if env.dry:
+            return self._print(command, hosts, step)
+        hosts = [host for host in self._these(hosts) if host not in self.session.bad_hosts]
+        gate = Gate(len(hosts))
+
+        def on_host(host):
+            try:
+                return self._remote(host, called(command, host), gate=gate, step=step)
+            finally:
+                gate.shut()
+
+        return self._fan_out(on_host, [hosts], step, reach=True, at_once=len(hosts))
+
     def map(self, function, *, hosts=None, step=""):
         """`function(host)` for each host in the bounded pool; its value is in outcome.value."""
         if env.dry:
@@ -221,12 +239,10 @@ class Fleet:
             self.say(called(command, host), host)
         return Outcomes({host: Outcome(host) for host in hosts})
 
-    def _remote(self, host, command, *, stdin, step, deadline):
+    def _remote(self, host, command, *, step, **settings):
         connection = self.session.connection(host)
         emit = self.listener
-        remote = Remote(
-            connection, command, stdin=stdin, deadline=deadline, cancelled=self.session.cancelled
-        )
+        remote = Remote(connection, command, cancelled=self.session.cancelled, **settings)
         code, stdout, stderr = remote.run(
             on_output=lambda name, data: emit(Event("output", step, host, (name, data))),
             on_sent=lambda count, total: emit(Event("sent", step, host, (count, total))),
@@ -234,7 +250,7 @@ class Fleet:
         reason = "" if code == 0 else last_words(stderr or stdout) or f"exit status {code}"
         return Outcome(host, Failed if code else None, code, stdout, stderr, None, reason)
 
-    def _fan_out(self, function, groups, step, *, reach=False):
+    def _fan_out(self, function, groups, step, *, reach=False, at_once=None):
         """function(host) → Outcome, group after group until one fails."""
         wanted = [[h for h in group if h not in self.session.bad_hosts] for group in groups]
         started, outcomes = time.monotonic(), Outcomes()
@@ -243,7 +259,7 @@ class Fleet:
             for hosts in wanted:
                 if reach:
                     self.session.prepare(hosts)
-                self._work(function, hosts, step, outcomes)
+                self._work(function, hosts, step, outcomes, at_once or self.session.pool_size)
                 if self._without_bad_hosts(outcomes).failed:
                     break
         finally:
@@ -255,22 +271,24 @@ class Fleet:
             self.session.history.append((step, outcomes))
         self.listener(Event("end", step, data=outcomes, seconds=seconds))
 
-    def _work(self, function, hosts, step, outcomes):
+    def _work(self, function, hosts, step, outcomes, at_once):
         """Adds the outcomes of one group, from the pool; everybody is waited for. At Ctrl-C that
         is after what runs was told to end; then it is raised.
         """
-        size = 1 if env.dry else self.session.pool_size
+        size = 1 if env.dry else at_once
+        futures = []
         with ThreadPoolExecutor(max(1, min(size, len(hosts)))) as pool:
-            futures = [pool.submit(self._guarded, function, host, step) for host in hosts]
-            interrupted = not self._wait(futures)
+            work = (pool.submit(self._guarded, function, host, step) for host in hosts)
+            interrupted = not self._wait(futures, work)
         outcomes |= {future.result().host: future.result() for future in futures}
         if interrupted:
             self.session.cancelled.clear()
             raise Interrupted(f"interrupted during {step or 'a command'}")
 
-    def _wait(self, futures):
-        """Waits for all; False if Ctrl-C came, of which all that runs was told."""
+    def _wait(self, futures, work):
+        """Begins all and waits for it; False if Ctrl-C came, of which all that runs was told."""
         try:
+            futures += work
             wait(futures)
             return True
         except KeyboardInterrupt:

@@ -62,7 +62,7 @@ def take(releases, quiet):
         may_wait = taken and is_first(held.values()) and time.monotonic() < waiting_until
         if not may_wait:
             raise Locked("\n".join(holder(host, reply) for host, reply in held.items()))
-        time.sleep(0.5)
+        time.sleep(0.2)
 
 
 def ask(releases, quiet, hosts):

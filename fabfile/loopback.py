@@ -118,10 +118,11 @@ class Loopback:
     def environment(self):
         """What its logins and its supervisord find in their environment: not the operator's own."""
         passed = {name: text for name, text in os.environ.items() if PASSED_ON.fullmatch(name)}
-        cache = {"UV_CACHE_DIR": str(Path.home() / ".cache/uv")}
+        shared = {  # one machine compiles for all of them: what a trial imports is enough
+            "UV_CACHE_DIR": str(Path.home() / ".cache/uv"), "UV_COMPILE_BYTECODE": "0"}
         name, _, home = self.mark.partition("=")
         user = machine.login()
-        return cache | passed | {
+        return shared | passed | {
             "HOME": home,
             "USER": user,
             "LOGNAME": user,

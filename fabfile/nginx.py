@@ -15,7 +15,7 @@ from .env import ROOT, env
 from .errors import Failed, NotInstalled, Usage
 from .fleet import once
 from .lock import locked
-from .prove import prove_url
+from .prove import prove_fingerprints
 from .release import Releases
 from .shell import line
 from .switch import all_or_nothing, settle
@@ -248,8 +248,8 @@ def reload_and_prove(fleet):
     """
     command = services.privileged(services.manager().reload(env.nginx.unit))
     fleet.run(command, step="reload", deadline=env.services.deadline).check()
-    urls = {host: f"http://{host.private_dns}:{env.nginx.port}/__nginx__" for host in fleet.hosts}
-    prove_url(fleet, urls, {host: fingerprint(host, env.inventory.hosts) for host in fleet.hosts})
+    prove_fingerprints(
+        fleet, {host: fingerprint(host, env.inventory.hosts) for host in fleet.hosts})
 
 
 def follow(fleet, before):

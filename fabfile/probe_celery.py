@@ -1,5 +1,5 @@
-"""Run by the Python of a worker's release: `APP WORKER` answers what the worker does, and
-`APP WORKER drain` empties it before a restart.
+"""Run by the Python of a worker's release: `APP WORKER` answers what the worker does, `APP WORKER
+release` which release it runs, and `APP WORKER drain` empties it before a restart.
 """
 
 import json
@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from functools import partial
 
 from celery.app.utils import find_app
 from kombu.exceptions import OperationalError
@@ -16,13 +17,14 @@ class Worker:
     """One worker, asked over the broker."""
 
     def __init__(self, app, name):
-        self.app = app
+        self.control = app.control
         self.name = name
-        self.inspect = app.control.inspect(destination=[name], timeout=3, limit=1)
 
-    def ask(self, question):
-        """The worker's own answer, a list; None where it does not answer."""
-        return (getattr(self.inspect, question)() or {}).get(self.name)
+    def ask(self, question, timeout=3):
+        """The worker's own answer to a remote command; None where there is none in time."""
+        said = self.control.broadcast(
+            question, destination=[self.name], reply=True, timeout=timeout, limit=1)
+        return said[0].get(self.name) if said else None
 
     def tasks(self, *questions):
         """How many tasks it has of each kind; empty where it does not answer."""
@@ -40,8 +42,7 @@ class Worker:
 
     def take_from(self, queues, *, yes):
         """Tells it to take tasks from these queues, or to take no more."""
-        control = self.app.control
-        tell = control.add_consumer if yes else control.cancel_consumer
+        tell = self.control.add_consumer if yes else self.control.cancel_consumer
         for name in queues:
             tell(name, destination=[self.name], reply=True, timeout=5)
 
@@ -65,32 +66,49 @@ def answer(app, name):
     print(json.dumps({"tasks": tasks, "queues": queues}))
 
 
-def drain(worker):
+def release(app, name):
+    """Prints what the worker says it runs: its `release` command's {"pid", "release"}. One that
+    has just begun may not listen yet, and what was asked before that is lost: asked again soon.
+    """
+    found = heard(partial(Worker(app, name).ask, "release", timeout=1))
+    if not found:
+        sys.exit(f"{name} does not answer")
+    print(json.dumps(found))
+
+
+def heard(question):
+    """The answer to a question; a worker that is busy may miss the first one, and the second."""
+    return question() or question() or question()
+
+
+def drain(app, name):
     """The worker takes no new task; returns once it has none, or does not answer.
 
     A worker that is told to end in the moment in which it hands a task to a child gives it back to
     the broker, and the child runs it too. With none at hand there is no such moment.
     """
-    queues = worker.queues()
+    worker = Worker(app, name)
+    queues = heard(worker.queues)
     if not queues:
         return
     try:
         worker.take_from(queues, yes=False)
-        while any(worker.tasks("active", "reserved").values()):
+        while any(heard(partial(worker.tasks, "active", "reserved")).values()):
             time.sleep(0.1)
     except SystemExit:  # interrupted: nobody will restart it
         worker.take_from(queues, yes=True)
         raise
 
 
-def main(name, worker, mode="answer"):
+def end_by_exit(number, frame):
+    sys.exit(128 + number)
+
+
+def main(app, worker, mode="answer"):
     sys.path.insert(0, os.getcwd())
-    app = find_app(name)
-    if mode == "answer":
-        return answer(app, worker)
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda number, frame: sys.exit(128 + number))
-    drain(Worker(app, worker))
+        signal.signal(number, end_by_exit)
+    {"answer": answer, "release": release, "drain": drain}[mode](find_app(app), worker)
 
 
 if __name__ == "__main__":

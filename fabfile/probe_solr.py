@@ -19,6 +19,7 @@ import signal
 import sys
 import time
 import urllib.parse
+from datetime import datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
 from xml.etree import ElementTree
@@ -561,6 +562,62 @@ def status_of(host, core, loaded, failed):
     return found
 
 
+def running(host, request):
+    """What `fab running` shows: which release each core runs, and since when, in the words of
+    probe.py. Where nothing was ever deployed, Solr is not asked.
+    """
+    place = {"folder": request["deploy_to"], **standing(host.current)}
+    silent = {"unit": "solr", "ok": False, "reason": "", "processes": []}
+    if not place["deployed"]:
+        return [silent | place]
+    try:
+        loaded, failed = host.loaded()
+        names = host.wanted() | host.ours() & loaded.keys()
+        return [run_by(host, core, loaded, failed) | place for core in sorted(names)]
+    except Unwell as error:
+        return [silent | place | {"reason": str(error)}]
+
+
+def standing(current):
+    """Which release is current, since when, and whether one ever was."""
+    there = current.is_symlink() and current.is_dir()
+    return {
+        "current": os.path.basename(os.readlink(current)) if there else None,
+        "switched": current.lstat().st_mtime if there else None,
+        "deployed": os.path.lexists(current) or (current.parent / "state/line").exists(),
+    }
+
+
+def run_by(host, core, loaded, failed):
+    """The release that one core runs."""
+    answer = {"unit": f"core {core}", "ok": core in loaded, "reason": "", "processes": []}
+    if core not in loaded:
+        return answer | {"reason": failed.get(core, "not loaded")}
+    release, since = release_of(host, core), taken(host, core, loaded[core]["startTime"])
+    return answer | {"processes": [{"pid": None, "release": release, "since": since}]}
+
+
+def release_of(host, core):
+    """The release whose configuration a core has loaded: `current`, or else the newest that has its
+    fingerprint. The fingerprint, where none has.
+    """
+    heard = loaded_fingerprint(host, core)
+    releases = sorted(host.release("").glob("[0-9]*[0-9]"), reverse=True)
+    for release in (host.current.resolve(), *releases):
+        conf = release / core / "conf"
+        if (conf / "solrconfig.xml").is_file() and fingerprint(conf) == heard:
+            return release.name
+    return heard or "-"
+
+
+def taken(host, core, started):
+    """When a core took its configuration: as Solr loaded it; one that was loaded beside the live
+    one, as it was swapped in, after which its `conf` was linked anew.
+    """
+    loaded = datetime.fromisoformat(started.replace("Z", "+00:00")).timestamp()
+    return max(loaded, (host.place(core) / "conf").lstat().st_mtime)
+
+
 def edited(release):
     """The files of a release that are not as its manifest says."""
     try:
@@ -580,7 +637,7 @@ def sha256(path):
 
 VERBS = {"files": files, "prove": prove, "rebuild": rebuild, "copy": copy, "take": take,
          "tidy": tidy, "follow": follow, "check": check_all, "fetch": fetch,
-         "schemas": schemas, "status": status}
+         "schemas": schemas, "status": status, "running": running}
 
 
 def main(request):

@@ -25,14 +25,13 @@ def prove(fleet, date, step="prove", only=None):
         fleet, folder, expect=date, deadline=env.prove.health, step=step, only=only))
 
 
-def prove_url(fleet, urls, expect, step="prove"):
-    """The process behind each host's URL says that it runs what is expected of that host."""
+def prove_fingerprints(fleet, expect):
+    """Each host's nginx answers with the fingerprint that is expected of that host."""
 
     def command(host):
-        unit = {"unit": urls[host], "processes": 1, "release": urls[host]}
-        return _command(env.deploy.deploy_to, [unit], expect[host], env.prove.health)
+        return question("", [nginx_on(host)], expect[host], env.prove.health)
 
-    fleet.run(command, step=step, stdin=PROBE).check()
+    fleet.run(command, step="prove", stdin=PROBE).check()
 
 
 def running(fleet, only=None):
@@ -49,28 +48,37 @@ def _ask(fleet, folder, *, expect, deadline, step, only=None):
     hosts = [host for host in fleet.hosts if env.units_of(host)]
 
     def command(host):
-        units = [_unit(name, host) for name in env.units_of(host)
+        units = [unit_on(name, host) for name in env.units_of(host)
                  if only is None or name in only]
         if step == "trial":
             units = [unit for unit in units if unit["trial"]]
-        return _command(folder, units, expect, deadline, booting=step == "trial")
+        return question(folder, units, expect, deadline, booting=step == "trial")
 
     return fleet.run(command, hosts=hosts, step=step, stdin=PROBE)
 
 
-def _command(folder, units, expect, deadline, *, booting=False):
-    """The probe, asked about units of a release."""
+def question(folder, units, expect=None, deadline=2, *, booting=False):
+    """The command that asks the probe about units of a release."""
     request = {"folder": folder, "expect": expect, "deadline": deadline, "trial": booting}
     return line("{} - {}", env.deploy.python, json.dumps(request | {"units": units}))
 
 
-def _unit(name, host):
+def unit_on(name, host):
     """What the probe is told of a unit."""
     unit = env.unit_on(name, host)
     asked = {key: getattr(unit, key) for key in ("processes", "trial", "health", "release", "ask")}
     return {"unit": name, **asked}
 
 
+def nginx_on(host):
+    """What the probe is told of a host's nginx, which answers with a fingerprint."""
+    return {
+        "unit": env.nginx.unit, "processes": 1, "folder": f"{env.nginx.deploy_to}/current",
+        "release": f"http://{host.private_dns}:{env.nginx.port}/__nginx__", "fingerprint": True,
+    }
+
+
 def answers(text):
-    """The probe's answers: one JSON object a line."""
-    return [json.loads(answer) for answer in text.splitlines() if answer.startswith("{")]
+    """A probe's answers: a JSON object a line, or a list of them."""
+    found = [json.loads(said) for said in text.splitlines() if said.startswith(("{", "["))]
+    return [answer for said in found for answer in (said if isinstance(said, list) else [said])]

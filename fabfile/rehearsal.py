@@ -12,11 +12,12 @@ import sys
 import time
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 
-from . import processes, replica
-from .env import env, instant
+from . import machine, processes, replica
+from .env import env
 from .errors import Failed, Refused
 from .loopback import Loopback
 from .visitors import Visitors
@@ -63,11 +64,15 @@ class Rehearsal:
 
     def __init__(self, folder, network, hosts):
         self.folder, self.root = folder, folder / ".sandbox"
-        self.hosts = [
+        self.network = network
+        self.everyone = [
             replace(host, private_dns=f"{network}.{n}", public_dns=f"{network}.{n}", user=None,
                     port=2222, vars={"max_startups": 6})
-            for n, host in enumerate(hosts, 1)
+            for n, host in enumerate([*hosts, *cache_beside(hosts)], 1)
         ]
+        self.hosts = self.everyone[:len(hosts)]
+        self.cache = next(filter(is_cache, self.everyone), None)
+        self.ahead = timedelta()  # the operator's clock
         self.runs = []
         self.ways = {}  # of each release: how it was meant to fare
         self.small_disk = False
@@ -78,7 +83,7 @@ class Rehearsal:
 
     def up(self):
         """Starts the fleet with a first release on it. Failed where that does not work."""
-        replica.build(self.folder, self.hosts)
+        replica.build(self.folder, self.everyone)
         (self.folder / "operator").mkdir()
         self.fab("sandbox_up", code=0)
         self.small_disk = self.mount(self.place(self.victim))
@@ -130,17 +135,23 @@ class Rehearsal:
         """A `fab` in the background. `way`: how the release that it deploys will fare. `settings`:
         lease=3 and the like, of fabric.yml's `deploy:`; fleet_silence=3 of another section.
         """
-        date, number = instant(), len(self.runs)
+        date, number = f"{datetime.now(UTC) + self.ahead:%Y%m%d%H%M%S}", len(self.runs)
         self.ways.setdefault(date, way)
         (self.folder / "stamp").write_text(f"{number} {way}\n")
         output, before = self.folder / f"operator/{number}.log", self.currents()
-        command = [sys.executable, "-m", "fabric", "--deploy-date", date, *words]
         with output.open("w") as log:
-            process = subprocess.Popen(
-                command, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                env=self.environment(settings), start_new_session=True)
+            process = self.operator(
+                "--deploy-date", date, *words, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                env=self.environment(settings))
         self.runs.append(Run(process, output, before))
         return self.runs[-1]
+
+    def operator(self, *words, **kwargs):
+        """A Popen of `fab`. Ctrl-C ends it, even where a shell has us in its background."""
+        batch = ["--batch", env.batch] if env.batch else []
+        command = ["env", "--default-signal=INT", sys.executable, "-m", "fabric", *batch, *words]
+        kwargs = {"env": self.environment({}), **kwargs}
+        return subprocess.Popen(command, cwd=self.folder, start_new_session=True, **kwargs)
 
     def environment(self, settings):
         """The operator's, with nothing in it that would reach another fleet."""
@@ -212,6 +223,10 @@ class Rehearsal:
         found = [pid for pid in processes.pids() if processes.has(pid, mark)]
         return [release for pid in found if (release := serving(pid))]
 
+    def runs_current(self, host):
+        """Whether all its processes run what its `current` names."""
+        return self.runs_from(host) == [self.current(host)] * self.wanted(host)
+
     def wanted(self, host):
         """How many processes a host should have."""
         return sum(env.units[name].processes for name in env.units_of(host))
@@ -239,6 +254,8 @@ class Rehearsal:
         states = [self.place(host) / "state" for host in self.hosts]
         if not processes.wait_for(lambda: all(map(is_over, states)), 30):
             raise Failed("30 s later a lease still holds, or a switch is not taken back")
+        if not processes.wait_for(lambda: all(map(self.runs_current, self.hosts)), 30):
+            raise Failed("30 s later a host has gone back, and its processes have not")
 
     def stop_sshd(self, host):
         """It listens no more, until mend()."""
@@ -255,6 +272,11 @@ class Rehearsal:
         leaders = list(filter(None, leaders))
         processes.wait_for(
             lambda: not processes.kill(processes.family(leaders, loopback.mark)), 10)
+
+    def end_cache(self):
+        """The memcached that the stand-in asks is gone, until mend()."""
+        self.dead.append(self.cache)
+        self.loopback(self.cache).call("stopProcess", "memcached")
 
     def arm(self, host, moment, step, text):
         """What happens on a host `before` or `after` a step: a shell text."""
@@ -282,6 +304,20 @@ class Rehearsal:
         """What was held goes on."""
         for host in self.hosts:
             (self.state(host) / "held").unlink(missing_ok=True)
+
+
+def is_cache(host):
+    return "memcached" in host.roles
+
+
+def cache_beside(hosts):
+    """Of the user's inventory, the first host with a memcached, if none of `hosts` has one and
+    this machine can run it. It has nothing else here.
+    """
+    if any(map(is_cache, hosts)) or not machine.find_program("memcached"):
+        return []
+    found = filter(is_cache, env.inventory.hosts)
+    return [replace(host, roles=("memcached",)) for host in found][:1]
 
 
 def serving(pid):

@@ -2,13 +2,13 @@
 
 import tempfile
 import time
-from collections import deque
+from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import faults_of_hosts, faults_of_runs  # noqa: F401 (they add to FAULTS)
+from . import faults_of_crowds, faults_of_hosts, faults_of_runs  # noqa: F401 (they fill FAULTS)
 from .application import on_app_hosts
 from .env import env, nearest
 from .errors import Failed, Usage
@@ -16,7 +16,8 @@ from .faults import COLUMNS, FAULTS, KILLED
 from .rehearsal import Rehearsal, free_network
 
 SAME = (1, 2, 3, 4, 5, 6, 7, 130)  # exit codes that say: every host has what it had
-LANES = 2  # fleets that work at the same time
+LANES = 3  # fleets that work at the same time: each waits for a third of its time
+WORTH_A_LANE = 16  # faults: to start a fleet takes as long as to try one
 MARKS = "<!-- written by fab rehearse: begin -->", "<!-- end -->"
 
 
@@ -27,7 +28,7 @@ class Cell:
     fault: object
     step: str
     code: int | None = None
-    count: int = 0  # of requests, or kills
+    count: int = 0  # of what `counted` says
     seconds: float = 0.0
     lost: tuple = ()
 
@@ -35,6 +36,11 @@ class Cell:
     def word(self):
         """For the table: the exit code of the deploy that was hit, or LOST."""
         return "LOST" if self.lost else "killed" if self.code == KILLED else str(self.code)
+
+    @property
+    def counted(self):
+        """What `count` is the number of."""
+        return self.fault.alone or "requests of visitors"
 
 
 @on_app_hosts(help={
@@ -69,7 +75,7 @@ def choose(names, *, quick):
         if name not in FAULTS:
             raise Usage(f"rehearse: no fault {name}{nearest(name, FAULTS)}")
     for fault in FAULTS.values():
-        if not wanted or fault.name in wanted:
+        if fault.name in wanted or not (wanted or fault.rare):
             for step in fault.quick if quick and not wanted else fault.codes:
                 yield fault, step
 
@@ -85,8 +91,8 @@ def few(hosts, count):
 
 
 def on_lanes(fleet, shape, chosen):
-    """The Cells of all (fault, step), in their order: tried on two fleets at the same time."""
-    waiting, count = deque(chosen), min(LANES, len(chosen))
+    """The Cells of all (fault, step), in their order: tried on some fleets at the same time."""
+    waiting, count = deque(chosen), min(LANES, 1 + len(chosen) // WORTH_A_LANE)
     with ThreadPoolExecutor(count) as pool:
         lanes = [pool.submit(lane, fleet, shape, waiting) for _ in range(count)]
         try:
@@ -129,7 +135,7 @@ def taken(waiting):
 def line(cell):
     """A cell, for somebody who waits."""
     what = f"{cell.fault.name} at {cell.step}"
-    found = "; ".join(cell.lost) or f"{cell.count} {'kills' if cell.fault.alone else 'requests'}"
+    found = "; ".join(cell.lost) or f"{cell.count} {cell.counted}"
     return f"{what:<36} {cell.word:<7} {cell.seconds:5.1f} s  {found}"
 
 
@@ -138,7 +144,8 @@ def attempt(rehearsal, cell):
     started, found = time.monotonic(), []
     try:
         if cell.fault.alone:
-            cell.code, cell.count = KILLED, cell.fault.inject(rehearsal, cell.step)
+            cell.code, *_ = cell.fault.codes[cell.step]
+            cell.count = cell.fault.inject(rehearsal, cell.step)
         else:
             found = on_fleet(rehearsal, cell)
     except Exception as error:  # the others are tried all the same
@@ -197,8 +204,8 @@ def recovered(rehearsal, cell):
     if len(set(has.values())) > 1 or has == run.before:
         yield f"after the next deploy the hosts have {shown(has)}"
     for host in rehearsal.hosts:
-        runs = rehearsal.runs_from(host)
-        if runs != [has[host]] * rehearsal.wanted(host):
+        if not rehearsal.runs_current(host):
+            runs = rehearsal.runs_from(host)
             yield f"{host.name} has {has[host]}, its processes run {runs}"
         yield from (f"{host.name}: {path} is left" for path in leftovers(rehearsal.place(host)))
 
@@ -219,10 +226,11 @@ def table(fleet, cells):
     """Fault and step: the exit code of the deploy that was hit, where all was well after it."""
     fleet.table("", *grid({(cell.fault.name, cell.step): cell.word for cell in cells}))
     total, lost = len(cells), sum(bool(cell.lost) for cell in cells)
-    counts = {alone: sum(cell.count for cell in cells if cell.fault.alone is alone)
-              for alone in (False, True)}
-    fleet.say(f"{total - lost} of {total} survived; {counts[False]} requests of visitors, "
-              f"{counts[True]} kills of release.sh")
+    counts = Counter()
+    for cell in cells:
+        counts[cell.counted] += cell.count
+    found = ", ".join(f"{count} {counted}" for counted, count in counts.items())
+    fleet.say(f"{total - lost} of {total} survived; {found}")
 
 
 def grid(words):

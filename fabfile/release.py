@@ -10,8 +10,8 @@ from pathlib import Path
 
 from .env import env
 from .errors import BY_CODE, Failed, Fenced, Interrupted, Refused, Unreachable
-from .fleet import called
-from .reply import replies
+from .fleet import Outcomes, called
+from .reply import Reply, replies
 from .run import this_run
 from .shell import assignments, line
 
@@ -19,7 +19,7 @@ SCRIPT = Path(__file__).with_name("release.sh")
 SHA256 = sha256(SCRIPT.read_bytes()).hexdigest()
 REMOTE = f".fab/release-{SHA256[:12]}.sh"
 NO_SCRIPT = "script missing"
-REPEATABLE = ("stage", "command", "publish", "commit", "revert", "clean")
+REPEATABLE = ("wheels", "stage", "command", "commit", "revert")
 UPLOAD = line(
     'mkdir -p .fab && cat > {0}.$$ && [ "$(sha256sum < {0}.$$)" = {1} ] && mv {0}.$$ {0}'
     .replace("{0}", REMOTE).replace("{1}", "{}"),
@@ -55,16 +55,14 @@ class Releases:
         fewer.__dict__ = {**self.__dict__, "fleet": fleet}
         return fewer
 
-    def call(self, verb, values=None, *, step=None, stdin=None, hosts=None, deadline=None):
+    def call(self, verb, values=None, **settings):
         """One verb on each host; `values` is a mapping or host → mapping. Replies.
 
         Raises the Stop that a host's exit status stands for, naming the hosts.
         """
-        outcomes = self.outcomes(verb, values, step=step, stdin=stdin, hosts=hosts,
-                                 deadline=deadline)
-        return replies(outcomes.check())
+        return replies(self.outcomes(verb, values, **settings).check())
 
-    def outcomes(self, verb, values=None, *, step=None, stdin=None, hosts=None, deadline=None):
+    def outcomes(self, verb, values=None, *, hosts=None, step=None, together=False, **settings):
         """The same as the fleet's Outcomes, for those who look at failures themselves.
 
         A host that has another script, or none, gets this one and is asked again; so is one whose
@@ -72,13 +70,14 @@ class Releases:
         """
         hosts = self.fleet.hosts if hosts is None else tuple(hosts)
         step = verb if step is None else step
+        way = self.fleet.run_together if together else self.fleet.run
 
         def command(host):
             more = self.per_host(host) | (called(values, host) or {})
             return self.command(verb, {**self.common, "TOKEN": self.tokens.get(host), **more})
 
         def run(hosts):
-            return self.fleet.run(command, hosts=hosts, step=step, stdin=stdin, deadline=deadline)
+            return way(command, hosts=hosts, step=step, **settings)
 
         outcomes = run(hosts)
         lacking = [host for host, o in outcomes.items() if o.stdout.rstrip().endswith(NO_SCRIPT)]
@@ -114,16 +113,24 @@ class Releases:
 
     def stage(self, built):
         """Sends each host its Artifact, of a mapping, where it is unpacked and verified."""
-        return self.call("stage", lambda host: facts_of(built[host]),
-                         stdin=lambda host: built[host].path)
+        packed = {host: artifact.packed() for host, artifact in built.items()}
+        return self.call("stage", lambda host: facts_of(built[host]), stdin=packed.get)
 
     def publish(self, date, restart=lambda host: ""):
-        """Switches every host to `date`. Replies with `switched EPOCH`; the skew is theirs.
+        """Switches every host to `date` once all of them are ready to; none where one is not.
+        Replies with `switched EPOCH`; the skew is theirs.
 
         `restart(host)` is the command that the host runs if it has to go back by itself, because
         this run fell silent before its commit; without one it waits for the next run.
         """
-        return self.call("publish", lambda host: {"DATE": date, "RESTART": restart(host)})
+        def values(host):
+            return {"DATE": date, "RESTART": restart(host), "WAIT": max(1, env.deploy.lease // 3)}
+
+        outcomes = self.outcomes("publish", values, together=True)
+        if any(outcome.kind is Unreachable for outcome in outcomes.failed.values()):
+            again = self.outcomes("publish", values, hosts=outcomes.failed, together=True)
+            outcomes.update(again)
+        return replies(not_ready(outcomes).check())
 
     def committed(self, date):
         """The Outcomes of a commit, asked again where it was killed before its answer.
@@ -150,16 +157,18 @@ class Releases:
         return self.outcomes("revert")
 
     def clean(self):
-        """Old releases go, but not those that are used. All else is done, so that a failure is
-        only said.
+        """The end of a run: old releases go, but not those that are used, and so does its lock.
+        All else is done, so that a failure is only said.
         """
-        outcomes = self.outcomes("clean", {"KEEP": env.deploy.keep})
+        outcomes = self.outcomes("clean", {"KEEP": env.deploy.keep, "UNLOCK": "yes"})
         for host, reply in replies(outcomes).items():
+            if reply.get("unlocked"):
+                del self.tokens[host]
             for kept in reply.all("kept"):
                 if " pid " in kept or " named in " in kept:
                     self.fleet.say(f"kept       {kept}", host)
         for host, outcome in outcomes.failed.items():
-            self.fleet.say(f"old releases were not removed: {outcome.reason}", host)
+            self.fleet.say(f"old releases may be there still: {outcome.reason}", host)
 
     def still_ours(self):
         """Fenced where another run has a host: before a step that its script cannot fence off."""
@@ -175,6 +184,14 @@ def facts_of(artifact):
         "ARTIFACT": artifact.sha256,
         "REVISION": artifact.revision,
     }
+
+
+def not_ready(outcomes):
+    """The Outcomes of a publish without the hosts that only waited for those that failed."""
+    waited = [host for host, o in outcomes.failed.items() if Reply(o.stdout).get("reverted")]
+    if len(waited) == len(outcomes.failed):
+        return outcomes
+    return Outcomes({host: o for host, o in outcomes.items() if host not in waited})
 
 
 def unfit(reply):

@@ -15,9 +15,10 @@ umask 022
 
 nl='
 '
-verb=${1-} scratch='' recorded=no meant=0 from='' to=''
+verb=${1-} scratch='' recorded=no meant=0 from='' to='' prepared=''
 DATE=${DATE-} TOKEN=${TOKEN-} LEASE=${LEASE:-60}
 SHARED_FOLDERS=${SHARED_FOLDERS-} SHARED_FILES=${SHARED_FILES-} REQUIREMENTS=${REQUIREMENTS-}
+WHEELS=${WHEELS-}
 
 main() {
     trap 'finish $?' EXIT
@@ -33,6 +34,7 @@ main() {
         setup) recorded=yes ;;
         lock | unlock) recorded=yes; mutex ;;
         publish | commit | revert | adopt) recorded=yes; mutex; fence ;;
+        wheels) mutex; fence; end_mutex ;;
         stage | command | clean) recorded=yes; mutex; fence; end_mutex ;; # these take long
         attempt) ;; # a command, which has asked
         *) die 2 "release.sh knows no verb '$verb'" ;;
@@ -52,7 +54,8 @@ do_preflight() {
     read_facts "$current"
     say "manifest $manifest"
     [ -z "$foreign" ] || say "foreign $PWD/current"
-    say "token $(highest_token)"
+    highest_token
+    say "token $token"
     if lock_is_held; then lock_facts; fi
     [ -z "$lock_token" ] || say "unfinished $lock_purpose"
     if is_pending; then say "pending $from $to"; fi
@@ -108,9 +111,7 @@ do_unlock() {
     elif [ -n "$lock_token" ] && [ "$lock_token" != "$TOKEN" ]; then
         fenced_off
     fi
-    rm -f state/lock
-    sync state
-    say "unlocked ${lock_token:--}"
+    let_go
 }
 
 # ---- setting up and staging: nothing that a visitor sees
@@ -146,6 +147,22 @@ do_stage() {
     scratch=''
     sync releases
     say "staged $DATE"
+}
+
+do_wheels() { # keeps those that came, with the lock file that names them; says which are here
+    alone
+    take_wheels
+    name_venv "$scratch/lock"
+    if [ -e "venvs/$venv/.complete" ]; then
+        say "venv $venv complete"
+        return
+    fi
+    check_wheels
+    mutex
+    fence
+    keep_wheels
+    say "python $(tell_python)"
+    wheels_in wheels | grep -Ff "$scratch/hashes" | sed 's/ .*//; s/^/wheel /'
 }
 
 do_command() { # once for each release: what became of it is here, whatever becomes of the link
@@ -201,10 +218,21 @@ do_publish() {
     elif [ "$to" != "$DATE" ]; then
         refuse "pending $from $to" "the publish of $to waits for its commit or revert"
     fi
+    prepare "$DATE"
     write_pending "$from" "$DATE"
     if [ -n "${RESTART-}" ]; then arm; fi
+    [ -z "${WAIT-}" ] || wait_for_word
     switch_to "$to"
     say "published $to${nl}previous $from${nl}switched $switched"
+}
+
+wait_for_word() { # that every host is as far as this one
+    say ready
+    word=$(exec timeout "$WAIT" head -n 1) || :
+    [ "$word" = go ] || {
+        if [ "$current" = "$from" ]; then take_back; else go_back; fi
+        die 1 "not switched: no word within $WAIT s that all hosts are ready"
+    }
 }
 
 do_adopt() { # what another tool left as current becomes a release, where it is, as it is
@@ -257,7 +285,7 @@ give_up() { # unless its run spoke up at the last moment
         recorded=yes
         go_back
         end_mutex
-        sh -c "$RESTART" || die 1 "went back, but the services could not be restarted"
+        (cd -- "$HOME" && sh -c "$RESTART") || die 1 "went back, but the services could not be restarted"
         exit 0
     fi
     end_mutex
@@ -308,8 +336,15 @@ do_clean() {
         if [ -n "$reason" ]; then say "kept $date $reason"; else take_away "$date"; fi
     done
     take_away_venvs
+    [ ! -d wheels ] || take_away_wheels
     end_mutex
     sweep
+    if [ "${UNLOCK-}" = yes ]; then
+        mutex
+        fence
+        let_go
+        record unlock 0
+    fi
 }
 
 judge() { # DATE: the reason why it stays, or none. Called newest first, which count relies on
@@ -364,8 +399,17 @@ take_away_venvs() { # those that no release links to
     done
 }
 
+take_away_wheels() { # those that no release's lock file names
+    mkdir -p wheels/.part
+    named_in releases/*/"$REQUIREMENTS" >wheels/.part/hashes
+    wheels_in wheels | grep -vFf wheels/.part/hashes | while read -r _ path; do
+        rm -f "$path"
+        say "wheel ${path#wheels/} removed"
+    done
+}
+
 sweep() { # what was taken away, and what a killed run left half-made
-    rm -rf releases/.trash-* venvs/.trash-* releases/*.part .current.* ||
+    rm -rf releases/.trash-* venvs/.trash-* releases/*.part wheels/.part .current.* ||
         warn "some of what was taken away could not be removed from $PWD"
 }
 
@@ -402,7 +446,15 @@ end_staging() { # a stage may wait for ever for what its operator would have sen
 fence() { # only the holder of the lock may go on, and its lease begins anew
     read_lock
     if [ -z "$lock_token" ] || [ "$lock_token" != "$TOKEN" ]; then fenced_off; fi
+    left=$((lock_until - now))
+    [ "$left" -gt "$LEASE" ] || [ "$left" -le "$((LEASE * 9 / 10))" ] || return 0 # it just has
     write_lock || [ "$verb" = revert ] || die 1 "$PWD/state cannot be written: is the disk full?"
+}
+
+let_go() {
+    rm -f state/lock
+    sync state
+    say "unlocked ${lock_token:--}"
 }
 
 fenced_off() {
@@ -435,12 +487,14 @@ lock_facts() {
         run "$lock_run" since "$lock_since" until "$((lock_until - now))"
 }
 
-highest_token() {
-    if [ -e state/token ]; then cat state/token; else say 0; fi
+highest_token() { # token
+    token=0
+    [ ! -e state/token ] || read -r token <state/token
 }
 
 give_token() { # TOKEN: higher than any that this host has given out
-    TOKEN=$(($(highest_token) + 1))
+    highest_token
+    TOKEN=$((token + 1))
     [ "$TOKEN" -ge "${MIN_TOKEN:-0}" ] || TOKEN=$MIN_TOKEN
     say "$TOKEN" >state/token.new
     keep state/token
@@ -460,17 +514,22 @@ read_current() { # current: the live release or -; foreign: yes where something 
     fi
 }
 
+prepare() { # DATE: all of a switch but its last step
+    scratch=.current.$$
+    [ -d "releases/$1" ] && ln -sfT "releases/$1" "$scratch" && prepared=$1
+}
+
 switch_to() { # DATE or -: the one place where visitors get another release
     if [ "$1" = - ]; then
         rm -f current
     else
-        [ -d "releases/$1" ] && ln -sfT "releases/$1" ".current.$$" && mv -T ".current.$$" current
+        { [ "$prepared" = "$1" ] || prepare "$1"; } && mv -T ".current.$$" current
     fi && switched=$(date +%s.%N) && sync .
 }
 
 line() { # the dates of the undo list that are still here
     [ -e state/line ] || return 0
-    sed 1d state/line | while read -r date; do [ ! -d "releases/$date" ] || say "$date"; done
+    { read -r _ && while read -r date; do [ ! -d "releases/$date" ] || say "$date"; done; } <state/line
 }
 
 line_with() { # FROM TO: moved along where TO is on it, else cut off after FROM and lengthened
@@ -512,6 +571,10 @@ committed_already() { # by this very run: its first answer was lost
 
 go_back() { # even where current is FROM already: nobody knows what was restarted meanwhile
     switch_to "$from" || die 8 "$PWD/current cannot go back from $to to $from"
+    take_back
+}
+
+take_back() { # a publish, where current is FROM
     rm -f state/pending
     sync state
     set -- "$to" "$from"
@@ -559,7 +622,7 @@ write_facts() {
 run_in_release() ( # COMMAND, with the release's virtualenv and without this script's variables
     cd -P "releases/$DATE" || exit
     exec env -u SCRIPT_SHA256 -u DEPLOY_TO -u TOKEN -u DATE -u OWNER -u PURPOSE -u LEASE -u RUN \
-        -u SHARED_FOLDERS -u SHARED_FILES -u REQUIREMENTS -u PYTHON -u COMMAND -u RESUME -u at \
+        -u SHARED_FOLDERS -u SHARED_FILES -u REQUIREMENTS -u PYTHON -u WHEELS -u COMMAND -u RESUME -u at \
         LC_ALL=C.UTF-8 "PATH=$PWD/.venv/bin:$PATH" sh -c "$COMMAND" 2>&1
 )
 
@@ -576,46 +639,56 @@ extend() { # the files of BASE, hard-linked, and over them what came, as files o
     say "base $BASE" # so that the operator sends the whole artifact if anything of this fails
     rm -rf "$part"
     cp -al -- "releases/$BASE" "$part" || die 1 "release $BASE cannot be copied"
-    prune # before anything is unpacked: a link to shared/ must not be followed
+    find "$part" -type l -delete # they come again; one to shared/ must not be followed
     tar --extract --gzip --file=- --directory="$part" --no-same-owner --warning=no-timestamp \
         --unlink-first --recursive-unlink || die 1 "what changed cannot be unpacked"
-    prune
 }
-
-prune() ( # what the manifest in the folder does not list
-    cd "$part" && { listed && listed && found; } | sort | uniq -u |
-        sed -e 's/^[^ ]*  //' -e 's/\t.*//' | xargs -d '\n' -r rm -rf --
-)
 
 same_manifest() { # FOLDER
     [ "$(sha256sum <"$1/.manifest")" = "$MANIFEST_SHA256  -" ]
 }
 
-verify() { # that each path is as the manifest says, and no other is there
+verify() { # that each path is as the manifest says; what a base has beside them goes
     same_manifest "$part" || die 1 "the artifact's manifest is not the one that was announced"
-    listed=$(cd "$part" && listed | sort) found=$(cd "$part" && found | sort)
-    [ "$listed" = "$found" ] || die 1 "not as the manifest says: $(
-        say "$listed$nl$found" | sort | uniq -u | sed 's/^[^ ]*  //' | few)"
-    good=$(cd "$part" && hashes | sha256sum --check --strict 2>/dev/null | grep -c ': OK$') || :
-    [ "$good" = "$(grep -c '^f' "$part/.manifest")" ] || die 1 "damaged on its way: $(
-        cd "$part" && hashes | sha256sum --check --quiet 2>/dev/null | few)"
+    differs=$(cd "$part" && { found; hashes; } | compare)
+    if [ -n "${BASE-}" ]; then
+        say "$differs" | sed -n 's/^extra //p' | (cd "$part" && xargs -d '\n' -r rm -rf --)
+        differs=$(say "$differs" | sed '/^extra /d')
+    fi
+    [ -z "$differs" ] || die 1 "not as the manifest says: $(say "$differs" | few)"
 }
 
-# The manifest's lines: `f644 SHA256  PATH`, `d755 -  PATH`, `l777 -  PATH<TAB>TEXT`.
-listed() { # it, without the hashes
-    sed 's/^\([^ ]*\) [^ ]*/\1/' .manifest
-}
-
-found() { # the same of the folder; a setgid parent hands its bit down to the folders in it
+found() { # kind and mode of each path: `f644  PATH`, for a link `l777  PATH<TAB>TEXT`
     find . -mindepth 1 ! -path ./.manifest \
-        \( -type l -printf 'l777  %P\t%l\n' -o -printf '%y%m  %P\n' \) | sed 's/^d2755/d755/'
+        \( -type l -printf 'l777  %P\t%l\n' -o -printf '%y%m  %P\n' \)
 }
 
-hashes() { # for sha256sum
-    sed -n 's|^f[0-9]* \([0-9a-f]*\)  |\1  ./|p' .manifest
+hashes() { # of the manifest's files: `SHA256  ./PATH`; openssl uses what the processor has for it
+    sha256=sha256sum
+    if command -v openssl >/dev/null; then sha256='openssl dgst -sha256 -r'; fi
+    # shellcheck disable=SC2086 # words
+    sed -n 's|^f[0-9]* [0-9a-f]*  |./|p' .manifest | xargs -d '\n' -r $sha256 2>/dev/null || :
 }
 
-few() { uniq | head -n 3 | paste -sd ' '; }
+# The manifest's lines: `f644 SHA256  PATH`, `d755 -  PATH`, `l777 -  PATH<TAB>TEXT`. A setgid
+# parent hands its bit down to the folders in it.
+compare() { # what was found and hashed with the manifest: `extra PATH`, `missing PATH` …
+    awk '
+        { path = substr($0, index($0, "  ") + 2) }
+        NR == FNR { mode[path] = $1; hash[path] = $2; next }
+        index($0, " ") == 65 { hashed[substr($0, 69)] = $1; next }
+        !(path in mode) { sub("\t.*", "", path); print "extra " path; next }
+        { seen[path] = $1 == "d2755" ? "d755" : $1 }
+        END {
+            for (path in mode)
+                if (!(path in seen)) print "missing " path
+                else if (seen[path] != mode[path]) print "of another mode " path
+                else if (mode[path] ~ /^f/ && hashed[path] != hash[path]) print "damaged " path
+        }
+    ' .manifest -
+}
+
+few() { sort | head -n 3 | paste -sd ',' | sed 's/,/, /g'; }
 
 shared_missing() {
     each missing_folder "$SHARED_FOLDERS"
@@ -635,10 +708,8 @@ link_shared() { # PATH: in place of whatever the artifact has there
 }
 
 link_venv() { # the virtualenv of this lock file and this Python, built where it is not complete
-    [ -f "$part/$REQUIREMENTS" ] || die 1 "the artifact has no $REQUIREMENTS"
-    python=$("${PYTHON:-python3}" -c 'import sys; print(sys.executable)') ||
-        die 1 "${PYTHON:-python3} does not run on this host"
-    venv=$({ cat "$part/$REQUIREMENTS" && "$python" -VV; } | sha256sum | cut -c 1-16) how=reused
+    name_venv "$part/$REQUIREMENTS"
+    how=reused
     if [ ! -e "venvs/$venv/.complete" ]; then
         how=built
         build_venv "$PWD/venvs/$venv" </dev/null >&2 || die 1 "the virtualenv could not be built"
@@ -647,18 +718,78 @@ link_venv() { # the virtualenv of this lock file and this Python, built where it
     say "venv $venv $how"
 }
 
+name_venv() { # LOCKFILE: python, and venv, the name of its virtualenv
+    [ -f "$1" ] || die 1 "the artifact has no $REQUIREMENTS"
+    python=$("${PYTHON:-python3}" -c 'import sys; print(sys.executable)') ||
+        die 1 "${PYTHON:-python3} does not run on this host"
+    venv=$({ cat "$1" && "$python" -VV; } | sha256sum | cut -c 1-16)
+}
+
 build_venv() ( # FOLDER: at its final path, as virtualenvs cannot be moved; .complete comes last
     rm -rf "$1" && cd "$part" || exit
     PATH=$PATH:$HOME/.local/bin # where uv's and pip's own installations put it
-    export UV_PYTHON_DOWNLOADS=never UV_COMPILE_BYTECODE=1
+    export UV_PYTHON_DOWNLOADS=never UV_COMPILE_BYTECODE="${UV_COMPILE_BYTECODE:-1}"
+    folder=$1
+    shift
+    [ "$WHEELS" != push ] || set -- --no-index --find-links ../../wheels
     if command -v uv >/dev/null; then
-        uv venv --quiet --python "$python" "$1" &&
-            uv pip sync --quiet --require-hashes --python "$1/bin/python" "$REQUIREMENTS"
+        uv venv --quiet --python "$python" "$folder" &&
+            uv pip sync --quiet --require-hashes "$@" --python "$folder/bin/python" "$REQUIREMENTS"
     else
-        "$python" -m venv "$1" &&
-            "$1/bin/python" -m pip install --quiet --require-hashes --requirement "$REQUIREMENTS"
-    fi && sync -f "$1" && : >"$1/.complete" && sync "$1"
+        "$python" -m venv "$folder" && "$folder/bin/python" -m pip install --quiet \
+            --require-hashes "$@" --requirement "$REQUIREMENTS"
+    fi && sync -f "$folder" && : >"$folder/.complete" && sync "$folder"
 )
+
+take_wheels() { # and the lock file, out of sight
+    scratch=wheels/.part
+    rm -rf "$scratch"
+    mkdir -p "$scratch"
+    tar --extract --file=- --directory="$scratch" --no-same-owner --warning=no-timestamp ||
+        die 1 "the wheels cannot be unpacked: cut short, damaged, or no room"
+}
+
+check_wheels() { # that the lock file names each
+    named_in "$scratch/lock" >"$scratch/hashes"
+    bad=$(wheels_in "$scratch" | grep -vFf "$scratch/hashes" | sed 's|.*/||' | few)
+    [ -z "$bad" ] || die 1 "damaged on its way: $bad"
+}
+
+keep_wheels() { # what has a wheel's name is whole
+    set -- "$scratch"/*.whl
+    if [ -e "$1" ]; then
+        sync "$@"
+        mv "$@" wheels
+        sync wheels
+    fi
+}
+
+wheels_in() { # FOLDER: `SHA256  PATH` of each
+    sha256sum "$1"/*.whl 2>/dev/null || :
+}
+
+named_in() { # LOCKFILE...: the hashes of SHA-256 in them
+    cat "$@" 2>/dev/null | grep -o 'sha256:[0-9a-f]*' | cut -d : -f 2
+}
+
+tell_python() { # what decides which wheels it takes: names as in the markers of lock files
+    "$python" -c '
+import json, os, platform, sys, sysconfig
+print(json.dumps({
+    "implementation_name": sys.implementation.name,
+    "implementation_version": platform.python_version(),
+    "os_name": os.name,
+    "platform_machine": platform.machine(),
+    "platform_python_implementation": platform.python_implementation(),
+    "platform_system": platform.system(),
+    "python_full_version": platform.python_version(),
+    "python_version": "%d.%d" % sys.version_info[:2],
+    "sys_platform": sys.platform,
+    "abi": "cp" + (sysconfig.get_config_var("SOABI") or "-").split("-")[1],
+    "platform": sysconfig.get_platform(),
+    "libc": "CS_GNU_LIBC_VERSION" in os.confstr_names and os.confstr("CS_GNU_LIBC_VERSION") or "",
+}, sort_keys=True))'
+}
 
 # ---- beginning and end
 
@@ -668,10 +799,16 @@ script_as_meant() { # by hand there is nothing to compare it with
 }
 
 values_as_meant() {
-    OWNER=$(one_line "${OWNER-}") PURPOSE=$(one_line "${PURPOSE-}") RUN=$(one_line "${RUN-}")
-    REVISION=$(one_line "${REVISION-}") ARTIFACT=$(one_line "${ARTIFACT-}") KEEP=${KEEP:-5}
-    case $TOKEN$LEASE$KEEP${MIN_TOKEN-}${TAKE-}${LAST-} in
-        *[!0-9]*) die 2 "TOKEN, LEASE, KEEP, MIN_TOKEN, TAKE and LAST are whole numbers" ;;
+    OWNER=${OWNER:--} PURPOSE=${PURPOSE:--} RUN=${RUN:--} REVISION=${REVISION:--}
+    ARTIFACT=${ARTIFACT:--} KEEP=${KEEP:-5}
+    case $OWNER$PURPOSE$RUN$REVISION$ARTIFACT in
+        *[!\ -~]*)
+            OWNER=$(one_line "$OWNER") PURPOSE=$(one_line "$PURPOSE") RUN=$(one_line "$RUN")
+            REVISION=$(one_line "$REVISION") ARTIFACT=$(one_line "$ARTIFACT")
+            ;;
+    esac
+    case $TOKEN$LEASE$KEEP${MIN_TOKEN-}${TAKE-}${LAST-}${WAIT-} in
+        *[!0-9]*) die 2 "TOKEN, LEASE, KEEP, MIN_TOKEN, TAKE, LAST and WAIT are whole numbers" ;;
     esac
     case $verb in
         stage | command | attempt | publish | commit | manifest)
@@ -699,7 +836,8 @@ one_line() { # TEXT or -: no control characters, no broken UTF-8: fit for a repl
 }
 
 enter() {
-    now=$(date +%s) started=$now set_up=yes script=$(readlink -f "$0")
+    now=$(date +%s) started=$now set_up=yes script=$0
+    [ "$script" != "${script#/}" ] || script=$PWD/$script
     cd -- "$HOME"
     if [ "$verb" = setup ]; then mkdir -p -- "$DEPLOY_TO/state"; fi
     if [ -d "$DEPLOY_TO/state" ]; then
@@ -734,19 +872,23 @@ record() { # VERB STATUS: one line in the audit log, by one write
     case $2 in 0) outcome=ok ;; 6) outcome=refused ;; 9) outcome=fenced ;; *) outcome=failed ;; esac
     client=${SSH_CONNECTION-} revision=$REVISION time=$(date -u '+%s %FT%TZ')
     if [ -n "$to" ] && [ "$revision" = - ]; then read_facts "$to"; fi
+    owner=$OWNER run=$RUN purpose=$PURPOSE
+    case $owner$run$purpose$revision in *[\\\"]*) in_json ;; esac
     entry=$(
         printf '"%s":"%s",' when "${time#* }" verb "$1" outcome "$outcome" client "${client%% *}" \
-            owner "$(json "$OWNER")" run "$(json "$RUN")" purpose "$(json "$PURPOSE")" \
-            from "$from" to "$to" revision "$(json "$revision")"
+            owner "$owner" run "$run" purpose "$purpose" from "$from" to "$to" revision "$revision"
         printf '"code":%d,"token":%d,"seconds":%d' "$2" "${TOKEN:-0}" $((${time% *} - started))
     )
     say "{$entry}" >>state/audit.log
     sync state/audit.log
 }
 
-json() { # TEXT of one line, as the inside of a JSON string
-    case $1 in *[\\\"]*) say "$1" | sed 's/[\\"]/\\&/g' ;; *) say "$1" ;; esac
+in_json() { # owner, run, purpose and revision, as the insides of JSON strings
+    owner=$(quote "$owner") run=$(quote "$run")
+    purpose=$(quote "$purpose") revision=$(quote "$revision")
 }
+
+quote() { say "$1" | sed 's/[\\"]/\\&/g'; } # TEXT of one line
 
 keep() { # PATH: from PATH.new, durably and in one step
     sync "$1.new" && mv -T "$1.new" "$1" && sync "${1%/*}"

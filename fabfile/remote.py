@@ -44,11 +44,13 @@ class Patience:
 class Remote:
     """One command running on a host over an open Connection; run() is its whole life."""
 
-    def __init__(self, connection, command, *, stdin=None, deadline=None, cancelled=None):
+    def __init__(self, connection, command, *, stdin=None, gate=None, deadline=None,
+                 cancelled=None):
         self.connection = connection
         self.mark = new_mark()
         self.command = f"{line('export {}={}; echo {};', MARK, self.mark, self.mark)} {command}"
         self.stdin = stdin
+        self.gate = gate
         self.patience = Patience(deadline, cancelled or threading.Event())
         self.output = {"login": bytearray(), "stdout": bytearray(), "stderr": bytearray()}
         self.begun = False
@@ -78,6 +80,8 @@ class Remote:
 
     def _feed(self, channel, on_sent):
         """Standard input, sent from a thread of its own: output is read meanwhile."""
+        if self.gate:
+            return threading.Thread(target=self._send_word, args=[channel], daemon=True).start()
         if self.stdin is None:
             return channel.shutdown_write()
         source = io.BytesIO(self.stdin) if isinstance(self.stdin, bytes) else self.stdin.open("rb")
@@ -97,6 +101,12 @@ class Remote:
             channel.shutdown_write()
         except OSError:
             pass  # the command ended without reading it all: its exit status says why
+
+    def _send_word(self, channel):
+        word = self.gate.word()
+        with contextlib.suppress(OSError):
+            channel.sendall(word)
+            channel.shutdown_write()
 
     def _follow(self, channel):
         """Reads until the command has ended; enforces the deadline, silence and Ctrl-C."""
@@ -127,6 +137,8 @@ class Remote:
         self.output[name] += data
         if name != "login":
             self.on_output(name, data)
+            if self.gate:
+                self.gate.hear(self.mark, self.output["stdout"])
         elif data:
             self._look_for_the_mark()
         return bool(data)

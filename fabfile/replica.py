@@ -36,6 +36,7 @@ def build(folder, hosts):
     for path in ROOT.glob("*.py"):
         shutil.copy(path, folder)
     shutil.copy(STAND_IN / "session.j2", folder / "sandbox/session.j2")
+    shutil.copy(STAND_IN / "race.py", folder)
     write(folder / "servers.json", json.dumps([entry(host) for host in hosts], indent=2))
     write(folder / "fabric.yml", yaml.safe_dump(settings()))
     write_units(folder / "templates/supervisor")
@@ -57,7 +58,7 @@ def write_units(folder):
 
 def write_site(folder):
     """The repository of the stand-in: a program, and files for it to be some size."""
-    shutil.copytree(STAND_IN, folder, ignore=shutil.ignore_patterns("*.j2"))
+    shutil.copytree(STAND_IN, folder, ignore=shutil.ignore_patterns("*.j2", "race.py"))
     for number in range(40):
         write(folder / f"pages/{number}.txt", f"page {number}\n" * 200)
     artifact.make_repository(folder)
@@ -69,12 +70,13 @@ def settings():
         "tasks": {"auto_dash_names": False},
         "deploy": {
             "application": "rehearsal", "repository": "site", "deploy_to": DEPLOY_TO,
-            "roles": list(env.deploy.roles), "carry": ["stamp"], "keep": env.deploy.keep,
-            "shared_folders": list(env.deploy.shared_folders), "lease": 30,
-            "migrate": "python3 serve.py migrate",
+            "roles": list(env.deploy.roles), "keep": env.deploy.keep, "lease": 30,
+            "shared_folders": list(env.deploy.shared_folders),
+            "carry": ["stamp", "servers.json"], "migrate": "python3 serve.py migrate",
         },
         "units": {name: stand_in(name, unit) for name, unit in env.units.items()},
-        "fleet": {"ssh_config": [".sandbox/ssh_config"], "pool_size": env.fleet.pool_size},
+        "fleet": {"ssh_config": ["crowd.ssh_config", ".sandbox/ssh_config"],
+                  "pool_size": env.fleet.pool_size},
         "nginx": asdict(env.nginx),
         "prove": {"trial": 10, "health": 5},
     }
@@ -92,8 +94,12 @@ def port(unit):
 
 
 def stand_in(name, unit):
-    """The settings of the unit that stands in for one of the user's."""
+    """The settings of the unit that stands in for one of the user's; where that is drained before
+    a restart, so is this one, which has nothing to end.
+    """
     kept = {"roles": list(unit.roles), "processes": unit.processes}
+    if unit.drain:
+        kept["drain"] = "python3 serve.py drain"
     if port(unit):
         asked = {"health": unit.health, "release": unit.release}
         return {**kept, **asked, "trial": "python3 serve.py {socket}"}

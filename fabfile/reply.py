@@ -1,5 +1,7 @@
 """What release.sh answers: `key value` lines."""
 
+import time
+
 
 class Reply:
     """The `key value` lines that a verb answered."""
@@ -27,6 +29,13 @@ class Replies(dict):
     def dates(self, key):
         """host → the release's date given for `key`, or None."""
         return {host: reply.date(key) for host, reply in self.items()}
+
+
+def moment(epoch):
+    """Local date and time of a host's epoch second; `-` stays."""
+    if not str(epoch).isdigit():
+        return epoch
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(int(epoch)))
 
 
 def replies(outcomes):

@@ -1,13 +1,12 @@
-"""Every answer is visible: what is where, who deployed it when, what runs, who has the lock."""
+"""Every answer is visible: what is where, who deployed it when, who has the lock."""
 
 import json
-import time
 
 from .application import application, on_app_hosts
 from .env import env
-from .errors import Failed, Refused
+from .errors import Refused
 from .progress import agreed
-from .prove import running as ask_running
+from .reply import moment
 
 
 @on_app_hosts
@@ -29,35 +28,6 @@ def _rows(date, found):
                 seen.setdefault((state, revision, owner), []).append((host.name, staged))
     for (state, revision, owner), hosts in seen.items():
         yield date, state, revision[:10], moment(hosts[0][1]), owner, " ".join(h for h, _ in hosts)
-
-
-def moment(epoch):
-    """Local date and time of an epoch second; `-` stays."""
-    if not epoch.isdigit():
-        return epoch
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(int(epoch)))
-
-
-@on_app_hosts
-def running(fleet):
-    """What each process says it runs, against `current`. Exits 1 on any difference."""
-    current = application(fleet).call("preflight", step="").dates("current")
-    rows, wrong = [], []
-    for host, answers in ask_running(fleet).items():
-        for unit in answers:
-            for process in unit["processes"] or [{"pid": "-", "release": "-"}]:
-                ok = unit["ok"] and process["release"] == current[host]
-                state = "ok" if ok else unit["reason"].partition("\n")[0] or "NOT current"
-                rows.append((host.name, unit["unit"], process["pid"], process["release"],
-                             current[host] or "-", state))
-                if not ok:
-                    wrong.append(f"{host.name}: {unit['unit']} {process['pid']}: {state}")
-    fleet.table("", ("host", "unit", "pid", "runs", "current", ""), rows)
-    if wrong:
-        raise Failed("\n".join(wrong))
-    if len(set(current.values())) > 1:
-        raise Failed("hosts have different releases: " + ", ".join(
-            f"{host.name} {date or '-'}" for host, date in current.items()))
 
 
 @on_app_hosts(help={"last": "How many entries of each host."})

@@ -32,16 +32,20 @@ class Supervisor:
         return "{ supervisorctl reread && supervisorctl update; } >&2"
 
     def names(self, unit, processes):
-        """The program's processes: `web:web_0 web:web_1` for two, else the program itself."""
+        """(what to restart, its log) of each process: `web:web_0`, or the program as a group.
+
+        While it waits for the stop of a process by its name, supervisord is busy; for that of a
+        group it sleeps (rpcinterface.py of supervisor 4.3, `onwait.delay = 0`).
+        """
         numbered = [f"{unit}:{unit}_{number}" for number in range(processes)]
-        return numbered if processes > 1 else [unit]
+        return [(name, name) for name in numbered] if processes > 1 else [(f"{unit}:*", unit)]
 
     def restart(self, unit, processes=1):
         """One process after the other, so that one is always there; the log's end if it fails."""
         return " && ".join(
             line("{{ supervisorctl restart {} >&2 || {{ supervisorctl tail {} >&2; false; }}; }}",
-                 name, name)
-            for name in self.names(unit, processes)
+                 name, log)
+            for name, log in self.names(unit, processes)
         )
 
     def reload(self, unit):

@@ -19,16 +19,17 @@ def ask(fleet, verb, values=None, *, step="", deadline=None, reads=False):
     """One verb of the probe on each host; `values` is a mapping or host → mapping. Outcomes, with
     the probe's answer, the last line of what it says, in `value`.
     """
-    def command(host):
-        request = json.dumps(question(host, verb) | (called(values, host) or {}))
-        return line("{} - {}", env.deploy.python, request)
-
-    outcomes = fleet.run(command, step=step, stdin=PROBE.read_bytes(), deadline=deadline,
-                         reads=reads)
+    outcomes = fleet.run(lambda host: command(host, verb, called(values, host)), step=step,
+                         stdin=PROBE.read_bytes(), deadline=deadline, reads=reads)
     for outcome in outcomes.values():
         said = outcome.stdout.splitlines() if outcome.ok else []
         outcome.value = json.loads(said[-1]) if said else {}
     return outcomes
+
+
+def command(host, verb, values=None):
+    """The probe, with one verb for a host."""
+    return line("{} - {}", env.deploy.python, json.dumps(question(host, verb) | (values or {})))
 
 
 def question(host, verb):
@@ -43,7 +44,7 @@ def following(date):
     the probe is in the release that is being published.
     """
     probe = f"{env.solr.deploy_to}/releases/{date}/{PROBE.name}"
-    return lambda host: line("cd && {} {} {}", env.deploy.python, probe,
+    return lambda host: line("{} {} {}", env.deploy.python, probe,
                              json.dumps(question(host, "follow")))
 
 

@@ -9,6 +9,7 @@ import random
 import socket
 import time
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import paramiko
@@ -16,30 +17,42 @@ from fabric import Connection
 from paramiko.ssh_exception import NoValidConnectionsError
 
 from .env import env
-from .errors import Stop, Unreachable
+from .errors import Stop, Unreachable, Usage
 
 logging.getLogger("paramiko").setLevel(logging.CRITICAL)
 
+SYSTEM_WIDE = "/etc/ssh/ssh_config"
+Unparsable = paramiko.ConfigParseError
 LOST = (paramiko.SSHException, OSError, EOFError)  # what an open link fails with
 
 
 def read_ssh_config(paths, folder):
     """One paramiko.SSHConfig of all `paths` that exist; relative ones are looked for in `folder`.
 
-    The first value found wins, within a file and from file to file (ssh_config(5)).
+    The first value found wins, within a file and from file to file (ssh_config(5)). Usage for a
+    line that means nothing.
     """
-    files = [Path(folder, Path(path).expanduser()) for path in paths]
-    text = "\n".join(file.read_text() + "\nHost *" for file in files if file.is_file())
-    config = paramiko.SSHConfig.from_file(io.StringIO(text))
+    config = paramiko.SSHConfig()
+    for file in (Path(folder, Path(path).expanduser()) for path in paths):
+        if file.is_file():
+            try:
+                config.parse(io.StringIO(file.read_text(errors="replace")))
+            except Unparsable as error:
+                raise Usage(f"{file}: {error}") from error
     config._config = Parsed(config._config)
     return config
 
 
 class Parsed(list):
-    """What ssh_config says. Copies of Fabric's settings share it: there is one for each host."""
+    """What ssh_config says, read once. Fabric makes a copy of its settings for each host, and reads
+    its files again each time: the copies share it, and it stays as it is.
+    """
 
     def __deepcopy__(self, memo):
         return self
+
+    def append(self, stanza):
+        """Nothing is added."""
 
 
 def fingerprint(key):
@@ -137,12 +150,23 @@ def known_hosts_files(options):
 
 def strict_client(options):
     """A paramiko client that connects only to hosts whose key it knows."""
+    files = [*known_hosts_files(options), Path("/etc/ssh/ssh_known_hosts")]
     client = paramiko.SSHClient()
-    for file in [*known_hosts_files(options), Path("/etc/ssh/ssh_known_hosts")]:
-        if file.is_file():
-            client.load_system_host_keys(str(file))
+    client._system_host_keys = host_keys(
+        tuple((file, file.stat().st_mtime_ns) for file in files if file.is_file()))
     client.set_missing_host_key_policy(paramiko.RejectPolicy())
     return client
+
+
+@lru_cache
+def host_keys(files):
+    """The HostKeys of known_hosts files, (path, when it was changed) each: read once, as they may
+    have as many lines as there are hosts.
+    """
+    keys = paramiko.HostKeys()
+    for path, _ in files:
+        keys.load(str(path))
+    return keys
 
 
 def open_connection(connection):

@@ -1,6 +1,6 @@
 """Gives every host what it lacks of an artifact: nothing travels twice."""
 
-from . import delta
+from . import delta, wheels
 from .release import facts_of
 from .reply import replies
 
@@ -11,18 +11,21 @@ def stage(releases, artifact, before):
     A host that has a release is sent what changed, and verifies all of it; where that fails it is
     sent the whole artifact, once. Replies.
     """
+    wheels.push(releases, artifact)
     bases = {host: reply.date("current") for host, reply in before.items() if has_base(reply)}
-    lacks = deltas(releases, artifact, {host: before[host] for host in bases})
+    sent = deltas(releases, artifact, {host: before[host] for host in bases})
+    if len(sent) < len(before):
+        sent = dict.fromkeys(before, artifact.packed()) | sent
     outcomes = releases.outcomes(
         "stage",
         lambda host: facts_of(artifact) | {"BASE": bases.get(host)},
-        stdin=lambda host: lacks.get(host, artifact.path),
+        stdin=sent.get,
     )
     whole = [host for host, o in outcomes.failed.items() if o.code == 1 and host in bases]
     for host in whole:
         releases.fleet.say(f"is sent the whole artifact: {outcomes[host].reason}", host)
     if whole:
-        again = releases.outcomes("stage", facts_of(artifact), stdin=artifact.path, hosts=whole)
+        again = releases.outcomes("stage", facts_of(artifact), stdin=artifact.packed(), hosts=whole)
         outcomes.update(again)
     return replies(outcomes.check())
 

@@ -26,10 +26,13 @@ read -r steps <"$STEPS" || :
 [ "${{#steps}}" != "$KILL_AT" ] || kill -9 0
 exec {} "$@"
 """
+DUE = 100  # seconds of a lease for which the one that there is has to be written anew
 PREPARED = {"commit": "publish", "revert": "publish", "lock": "publish"}
 VALUES = {
-    "lock": {"TAKE": "1"}, "stage": {"DATE": FIVE}, "publish": {"DATE": TWO},
-    "commit": {"DATE": TWO}, "revert": {}, "clean": {"KEEP": "1"}, "unlock": {}, "setup": {},
+    "lock": {"TAKE": "1"}, "stage": {"DATE": FIVE},
+    "publish": {"DATE": TWO, "WAIT": "60", "stdin": b"go\n"},
+    "commit": {"DATE": TWO}, "revert": {}, "clean": {"KEEP": "1", "UNLOCK": "yes"}, "unlock": {},
+    "setup": {},
 }
 
 
@@ -78,7 +81,7 @@ class Home:
     def stage(self, date, base=""):
         """What a stage of this date is asked and sent: the whole, or over a base what changed."""
         made = self.artifact(date)
-        sent = made.path
+        sent = made.packed()
         if base:
             before = self.site.joinpath("releases", base, ".manifest").read_text()
             sent = delta.build(made, before, always=["media"])
@@ -128,7 +131,7 @@ def killed_at_each_step(verb, base, script):
             home.token = token
             shutil.rmtree(home.home)
             shutil.copytree(saved, home.home, symlinks=True)
-            code, _, stderr = home.ask(verb, kill_at=step, **values)
+            code, _, stderr = home.ask(verb, kill_at=step, LEASE=DUE, **values)
             if code not in (0, -signal.SIGKILL):
                 raise Failed(f"{verb} killed at step {step} ended with {code}: {stderr}")
             try:

@@ -55,7 +55,7 @@ def get(address, port):
     """The release that answers there. ValueError for an answer that is not 200."""
     connection = http.client.HTTPConnection(address, port, timeout=10)
     try:
-        connection.request("GET", "/", headers={"Connection": "close"})
+        connection.request("GET", "/?visitor", headers={"Connection": "close"})
         answer = connection.getresponse()
         body = answer.read()
     finally:

@@ -165,7 +165,7 @@ def python(tmp_path_factory):
     uv = shutil.which("uv", path=TOOLS)
     python = venv / "bin" / "python"
     subprocess.run([uv, "venv", "-q", "--python", sys.executable, venv], check=True)
-    sync = [uv, "pip", "sync", "-q", "--require-hashes", "--compile-bytecode", "--python", python]
+    sync = [uv, "pip", "sync", "-q", "--require-hashes", "--python", python]
     subprocess.run([*sync, LOCK], check=True)
     return python
 

@@ -7,6 +7,7 @@ import shutil
 import signal
 import sqlite3
 import time
+from pathlib import Path
 
 import pytest
 
@@ -148,6 +149,8 @@ def test_a_served_release_shows_itself(site):
         status, facts = get("/__release__")
         assert status == 200 and facts["release"] == RELEASE
         assert set(facts) == {"release", "pid", "master", "started"}
+        parent = Path(f"/proc/{facts['pid']}/stat").read_text().rpartition(")")[2].split()[1]
+        assert facts["master"] == int(parent)
 
 
 def test_a_process_keeps_to_the_release_it_started_from(site, publish):

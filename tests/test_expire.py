@@ -28,7 +28,7 @@ def host(tmp_path):
     eventually(lambda: not watchers(host))
 
 
-def publish(host, lease=1, restart='echo "$TOKEN" >>"$HOME/restarted"'):
+def publish(host, lease=1, restart='echo "$TOKEN" >>restarted'):  # at home
     return host.do("publish", DATE=TWO, LEASE=lease, RESTART=restart)
 
 

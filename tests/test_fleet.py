@@ -15,7 +15,7 @@ import yaml
 import inventory
 from fabfile import processes
 from fabfile.env import env
-from fabfile.errors import Failed, Unreachable, Usage, worst
+from fabfile.errors import Failed, Interrupted, Unreachable, Usage, worst
 from fabfile.fleet import Fleet, Outcome, Outcomes, Session, batch_size, last_words
 from fabfile.ssh import Addresses, open_connection, read_ssh_config
 from tests.conftest import BIN, ROOT, Team, inventory_of
@@ -163,6 +163,36 @@ def fleet(team):
     session.close()
 
 
+def test_ctrl_c_is_heeded_while_the_work_is_handed_out(fleet, monkeypatch):
+    class Interrupting(ThreadPoolExecutor):
+        def submit(self, *work):
+            super().submit(*work)
+            wait_until(lambda: sleeping(4327))
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr("fabfile.fleet.ThreadPoolExecutor", Interrupting)
+    with pytest.raises(Interrupted):
+        fleet.run("sleep 4327")
+    wait_until(lambda: not sleeping(4327))
+
+
+TOGETHER = "echo ready; read -r word; echo $word"
+
+
+def test_commands_go_on_together_even_where_the_pool_is_smaller(fleet):
+    fleet.session.pool_size = 1
+    outcomes = fleet.run_together(TOGETHER)
+    assert [outcome.stdout for outcome in outcomes.values()] == ["ready\ngo\n"] * 2
+
+
+@pytest.mark.parametrize("failing", [
+    "exit 3", "kill -9 $$", "echo ready; exit 3", "echo already; sleep 1.5; exit 3"])
+def test_where_one_is_not_ready_none_goes_on(fleet, failing):
+    first, second = fleet.hosts
+    outcomes = fleet.run_together(lambda host: f"sleep 1; {TOGETHER}" if host is first else failing)
+    assert (outcomes[first].stdout, outcomes[second].ok) == ("ready\n\n", False)
+
+
 def sleeping(seconds):
     return [pid for pid in processes.pids()
             if processes.command_line(pid).endswith(f"sleep {seconds}")]
@@ -278,6 +308,24 @@ def test_jump_hosts_are_those_of_ssh_config(team, fleet, hosts, hops, reason):
         [way, ".sandbox/ssh_config"], team.inventory.parent)
     first, second = fleet.run("true").values()
     assert second.ok and first.ok == (not reason) and first.reason.startswith(reason)
+
+
+def test_ssh_config_is_read_once_and_is_that_of_the_command_line(team, fleet, tmp_path):
+    stanzas = len(fleet.session.config.base_ssh_config._config)
+    assert fleet.run("true").check()
+    assert len(fleet.session.config.base_ssh_config._config) == stanzas
+    (tmp_path / "mine").write_text("User somebody-else\n")
+    output = team.fab("-S", tmp_path / "mine", "-H", "bare1", "-P", "--", "true", code=5)
+    assert "somebody-else@127.0.3.1:2222: its host key is not known yet" in output
+
+
+def test_an_ssh_config_that_cannot_be_read_is_said_in_one_line(team, tmp_path):
+    bad = tmp_path / "bad"
+    bad.write_text("Host\n")
+    for path, said in [(bad, "ssh_config: Unparsable line"), ("/nope", "/nope: No such file")]:
+        assert f"fab: {said}" in team.fab("-S", path, "-R", "bare", "-P", "--", "true", code=2)
+    with pytest.raises(Usage, match="bad: Unparsable line"):
+        read_ssh_config([bad], tmp_path)
 
 
 @pytest.mark.parametrize(("spec", "size"), [(None, 10), ("3", 3), ("25%", 3), ("100%", 10)])

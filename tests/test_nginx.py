@@ -90,9 +90,9 @@ def test_what_is_no_plain_word_is_refused(text):
 
 
 def test_a_thousand_hosts_render_in_a_second():
-    started = time.monotonic()
+    started = time.process_time()
     rendered(MANY)
-    assert time.monotonic() - started < 1
+    assert time.process_time() - started < 1
 
 
 def test_nginx_accepts_a_thousand_hosts():

@@ -1,6 +1,5 @@
 """The proof of the search front, and what it would find out: each weakening of the template."""
 
-import time
 from collections import Counter
 from dataclasses import replace
 
@@ -143,7 +142,7 @@ def running(files):
 
 
 def test_20000_mutations_reach_nobody_that_they_are_not_for(running):
-    started, reached = time.monotonic(), []
+    reached = []
 
     @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
     @given(requests=st.lists(mutated(), min_size=50, max_size=50))
@@ -155,8 +154,7 @@ def test_20000_mutations_reach_nobody_that_they_are_not_for(running):
 
     fire()
     counts = Counter(reached)
-    print(f"{dict(counts)} in {time.monotonic() - started:.0f} s")
-    assert len(reached) >= 20_000 and time.monotonic() - started < 60
+    assert len(reached) >= 20_000
     assert min(counts["slave"], counts["master"], counts["nobody"]) > 100, counts
 
 

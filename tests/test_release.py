@@ -5,9 +5,13 @@ import subprocess
 
 import inventory
 from fabfile.env import env
-from fabfile.release import REMOTE, Releases, skew, unfit
+from fabfile.errors import Failed
+from fabfile.fleet import Outcome, Outcomes
+from fabfile.release import REMOTE, Releases, not_ready, skew, unfit
 from fabfile.reply import Replies, Reply
 from fabfile.run import is_dead, started, this_run
+
+ONE, TWO = "20261124083001", "20261124083002"
 
 
 def test_the_exact_command_of_a_verb():
@@ -40,6 +44,15 @@ def test_why_a_host_is_not_fit():
         "shared .env is missing: `fab put_shared FILE --name .env` puts it there",
     ]
     assert list(unfit(Reply("setup yes"))) == []
+
+
+def test_hosts_that_only_waited_are_not_what_failed():
+    waited = Outcome("web1", Failed, 1, f"ready\nreverted {TWO} {ONE}\n", reason="no word")
+    full = Outcome("web2", Failed, 1, reason="no room")
+    both = Outcomes({"web1": waited, "web2": full})
+    assert not_ready(both) == {"web2": full}
+    assert not_ready(Outcomes({"web1": waited})) == {"web1": waited}
+    assert not_ready(Outcomes({"web1": Outcome("web1")})).check()
 
 
 def test_the_skew_of_a_publish():

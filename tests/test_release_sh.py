@@ -80,7 +80,7 @@ class Host:
     def stage(self, date, files=None, *, data=None, ask=None, **values):
         made = self.artifact(files)
         facts = {"DATE": date, "MANIFEST_SHA256": made.manifest_sha256, "REVISION": "abc"}
-        data = made.path.read_bytes() if data is None else data
+        data = made.packed().read_bytes() if data is None else data
         return (ask or self.do)("stage", data=data, **facts | values)
 
     def deploy(self, date, files=None):
@@ -138,7 +138,7 @@ def test_another_script_is_told_from_this_one(host):
      ("stage", {"DATE": "../../etc"}, "DATE is 14 digits, not '../../etc'"),
      ("publish", {"DATE": "2026"}, "DATE is 14 digits, not '2026'"),
      ("lock", {"LEASE": "a[$(id)]"},
-      "TOKEN, LEASE, KEEP, MIN_TOKEN, TAKE and LAST are whole numbers"),
+      "TOKEN, LEASE, KEEP, MIN_TOKEN, TAKE, LAST and WAIT are whole numbers"),
      ("setup", {"SHARED_FOLDERS": "ok\n../out"}, "'../out' is not a plain path below its folder"),
      ("setup", {"SHARED_FILES": "/etc/x"}, "'/etc/x' is not a plain path below its folder")],
 )
@@ -295,6 +295,17 @@ def test_every_verb_renews(host):
     assert int(host.do("preflight").facts["lock_until"]) > 400
 
 
+def test_a_lease_that_has_just_begun_is_not_written_again(host):
+    lock = host.root / "state/lock"
+    written = lock.stat().st_ino
+    host.do("revert")
+    assert lock.stat().st_ino == written
+    lock.write_text(re.sub(r"until (\d+)", lambda found: f"until {int(found[1]) - 7}",
+                           lock.read_text()))
+    host.do("revert")
+    assert int(host.do("preflight").facts["lock_until"]) > 54
+
+
 def test_unlock_is_for_its_holder(host):
     assert host.ask("unlock", TOKEN=7).code == 9
     assert host.do("unlock").stdout == "unlocked 1\n"
@@ -310,7 +321,7 @@ def test_unlock_by_force_fences_the_holder_off(host):
 
 @pytest.mark.parametrize("token", [None, 1, 3])
 @pytest.mark.parametrize(
-    "verb", ["renew", "stage", "command", "publish", "commit", "revert", "clean"])
+    "verb", ["renew", "wheels", "stage", "command", "publish", "commit", "revert", "clean"])
 def test_another_token_changes_nothing(host, verb, token):
     host.deploy(ONE)
     host.stage(TWO)
@@ -352,7 +363,7 @@ def test_a_stage_that_lost_its_lock_meanwhile_is_thrown_away(host):
     while not part.exists():
         time.sleep(0.01)
     host.do("lock", TAKE=1, OWNER="bob@desk")
-    stdout, _ = process.communicate(host.artifact().path.read_bytes())
+    stdout, _ = process.communicate(host.artifact().packed().read_bytes())
     assert (process.returncode, stdout.startswith(b"holder bob@desk")) == (9, True)
     assert [*(host.root / "releases").iterdir()] == []
 
@@ -395,8 +406,22 @@ def test_what_is_missing_is_named_before_anything_is_staged(host):
     assert sorted(p.name for p in (host.root / "shared").iterdir()) == ["media", "var"]
 
 
+def test_each_file_is_verified_on_a_host_without_openssl_too(host, tmp_path):
+    (tmp_path / "bin").mkdir()
+    for folder in reversed(host.path.split(":")):
+        for program in Path(folder).glob("*"):
+            (tmp_path / "bin" / program.name).unlink(missing_ok=True)
+            (tmp_path / "bin" / program.name).symlink_to(program)
+    (tmp_path / "bin/openssl").unlink(missing_ok=True)
+    host.path = str(tmp_path / "bin")
+    host.stage(TWO)
+    damage = packed(lambda members: members.update({"a file": (members["a file"][0], b"two\n")}))
+    answer = host.stage(ONE, data=damage(host.artifact()), ask=host.ask)
+    assert answer.stderr.splitlines()[-1] == "not as the manifest says: damaged a file"
+
+
 def test_a_stream_cut_anywhere_or_damaged_is_refused(host):
-    data = host.artifact({"a": os.urandom(5000), "b": os.urandom(5000)}).path.read_bytes()
+    data = host.artifact({"a": os.urandom(5000), "b": os.urandom(5000)}).packed().read_bytes()
     files = {"a": b"", "b": b""}
     middle = len(data) // 2
     flipped = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1:]
@@ -434,12 +459,13 @@ def extra(name, **facts):
 @pytest.mark.parametrize(
     ("change", "text"),
     [(lambda m: m.update({"a file": (m["a file"][0], b"two\n")}),
-      "damaged on its way: ./a file: FAILED"),
-     (lambda m: m.pop("a file"), "not as the manifest says: a file"),
-     (lambda m: setattr(m["a file"][0], "mode", 0o755), "not as the manifest says: a file"),
-     (extra("more"), "not as the manifest says: more"),
-     (extra("folder", type=tarfile.DIRTYPE, mode=0o755), "not as the manifest says: folder"),
-     (extra("link", type=tarfile.SYMTYPE, linkname="x"), "not as the manifest says: link\tx"),
+      "not as the manifest says: damaged a file"),
+     (lambda m: m.pop("a file"), "not as the manifest says: missing a file"),
+     (lambda m: setattr(m["a file"][0], "mode", 0o755),
+      "not as the manifest says: of another mode a file"),
+     (extra("more"), "not as the manifest says: extra more"),
+     (extra("folder", type=tarfile.DIRTYPE, mode=0o755), "not as the manifest says: extra folder"),
+     (extra("link", type=tarfile.SYMTYPE, linkname="x"), "not as the manifest says: extra link"),
      (lambda m: m.update({".manifest": (m[".manifest"][0], b"")}),
       "the artifact's manifest is not the one that was announced")],
 )
@@ -464,7 +490,8 @@ def test_any_artifact_that_is_built_can_be_staged(host, tmp_path):
     for words in (["init", "-q", "-b", "main"], ["add", "--all"], ["commit", "-qm", "x"]):
         subprocess.run([*git, *words], check=True)
     made = artifact.build(repository=site, revision="main", cache=tmp_path)
-    host.do("stage", DATE=ONE, data=made.path.read_bytes(), MANIFEST_SHA256=made.manifest_sha256)
+    host.do("stage", DATE=ONE, data=made.packed().read_bytes(),
+            MANIFEST_SHA256=made.manifest_sha256)
     release = host.root / "releases" / ONE
     assert all((release / name).read_text() == name for name in names)
     assert (release / "run").stat().st_mode & 0o777 == 0o755
@@ -480,7 +507,7 @@ def test_a_killed_stage_is_cleared_away(host):
     part = host.root / f"releases/{ONE}.part"
     for _ in range(2):
         process = host.start("stage", stdin=subprocess.PIPE, DATE=ONE, MANIFEST_SHA256="0")
-        process.stdin.write(host.artifact(BIG).path.read_bytes()[:800_000])
+        process.stdin.write(host.artifact(BIG).packed().read_bytes()[:800_000])
         process.stdin.flush()
         while not (part / ".manifest").exists():
             time.sleep(0.01)
@@ -538,21 +565,24 @@ VENV = {"REQUIREMENTS": "requirements.lock", "PYTHON": sys.executable}
 
 @pytest.mark.parametrize("tool", ["uv", "pip"])
 def test_a_virtualenv_is_built_once_for_a_lock_file(host, tmp_path, lock_file, tool):
+    values = VENV
     if tool == "uv":
         host.path = f"{Path(sys.executable).parent}:{host.path}"
     else:
         host.path = "/usr/bin:/bin"
         assert not shutil.which("uv", path=host.path)
+        shutil.copytree(tmp_path / "wheels", host.root / "wheels")  # as if they had been sent
+        values, lock_file = VENV | {"WHEELS": "push"}, lock_file.splitlines()[-1]
     files = {"requirements.lock": lock_file.encode()}
-    first = host.stage(ONE, files, **VENV).facts
+    first = host.stage(ONE, files, **values).facts
     name, how = first["venv"].split()
     assert (how, first["staged"]) == ("built", ONE)
-    assert host.stage(TWO, files | {"x": b""}, **VENV).facts["venv"] == f"{name} reused"
+    assert host.stage(TWO, files | {"x": b""}, **values).facts["venv"] == f"{name} reused"
     assert (host.root / f"releases/{TWO}/.venv").readlink() == Path(f"../../venvs/{name}")
     host.do("command", DATE=TWO, COMMAND="python -c 'import greeting'")
     (host.root / f"venvs/{name}/.complete").unlink()
     (host.root / f"venvs/{name}/half").write_text("built")
-    assert host.stage(THREE, files, **VENV).facts["venv"] == f"{name} built"
+    assert host.stage(THREE, files, **values).facts["venv"] == f"{name} built"
     assert not (host.root / f"venvs/{name}/half").exists()
 
 
@@ -669,6 +699,42 @@ def test_publish_and_commit(host):
     assert host.do("commit", DATE=ONE).stdout == f"committed {ONE}\n", "its answer may get lost"
     assert "pending" not in host.do("preflight").facts
     assert host.line == [ONE]
+
+
+def test_publish_waits_for_the_word_that_all_are_ready(host):
+    host.stage(ONE)
+    process = host.start("publish", stdin=subprocess.PIPE, DATE=ONE, WAIT=60)
+    assert process.stdout.readline() == b"ready\n"
+    assert host.current == "-"
+    process.communicate(b"go\n", timeout=60)
+    assert (process.returncode, host.current) == (0, ONE)
+
+
+@pytest.mark.parametrize(("word", "wait"), [(b"", 60), (b"no\n", 60), (None, 1)])
+def test_without_the_word_nothing_is_switched_and_nothing_is_left(host, word, wait):
+    host.deploy(ONE)
+    host.stage(TWO)
+    switched = (host.root / "current").lstat().st_mtime_ns
+    process = host.start("publish", stdin=subprocess.PIPE, DATE=TWO, WAIT=wait)
+    if word is not None:
+        process.stdin.write(word)
+        process.stdin.close()
+    assert process.wait(20) == 1
+    assert process.stdout.read().decode() == f"ready\nreverted {TWO} {ONE}\n"
+    said = f"not switched: no word within {wait} s that all hosts are ready\n"
+    assert process.stderr.read().decode() == said
+    assert host.current == ONE and "pending" not in host.do("preflight").facts
+    assert (host.root / "current").lstat().st_mtime_ns == switched, "nothing has to be restarted"
+    assert not list(host.root.glob(".current.*"))
+    assert [host.audit()[-1][key] for key in ("verb", "outcome")] == ["publish", "failed"]
+
+
+def test_a_publish_that_is_repeated_goes_back_without_the_word(host):
+    host.deploy(ONE)
+    host.stage(TWO)
+    host.do("publish", DATE=TWO)
+    answer = host.ask("publish", data=b"", DATE=TWO, WAIT=60)
+    assert (answer.code, answer.facts["reverted"], host.current) == (1, f"{TWO} {ONE}", ONE)
 
 
 def test_publish_refuses_what_is_not_staged(host):
@@ -827,6 +893,15 @@ def test_clean_keeps_what_was_live(host):
     assert host.do("clean", KEEP=3).all("removed") == []
 
 
+def test_the_last_verb_of_a_run_lets_go_of_its_lock(host):
+    host.deploy(ONE)
+    answer = host.do("clean", UNLOCK="yes")
+    assert answer.stdout == f"kept {ONE} current\nunlocked 1\n"
+    assert host.ask("renew").code == 9
+    log = [json.loads(line) for line in (host.root / "state/audit.log").read_text().splitlines()]
+    assert [entry["verb"] for entry in log[-2:]] == ["unlock", "clean"]
+
+
 def test_clean_after_a_rollback(host):
     for date in (ONE, TWO, THREE, FOUR, FIVE):
         host.deploy(date)
@@ -932,7 +1007,7 @@ def test_a_write_that_fails_stops_the_verb(staged, tmp_path, verb):
         staged.do("publish", DATE=TWO)
     before = staged.current
     path, staged.path = staged.path, full_disk(tmp_path, staged)
-    answer = staged.ask(verb, DATE=TWO, TAKE=1)
+    answer = staged.ask(verb, DATE=TWO, TAKE=1, LEASE=100)
     staged.path = path
     assert answer.code == 1
     assert staged.current == before
@@ -943,7 +1018,7 @@ def test_a_write_that_fails_stops_the_verb(staged, tmp_path, verb):
 def test_a_full_disk_does_not_keep_a_host_from_going_back(staged, tmp_path):
     staged.do("publish", DATE=TWO)
     path, staged.path = staged.path, full_disk(tmp_path, staged)
-    staged.do("revert")
+    staged.do("revert", LEASE=100)
     staged.path = path
     assert staged.current == ONE
     assert staged.do("preflight").facts["lock_owner"] == "ann@laptop"

@@ -26,7 +26,7 @@ def settings():
 def test_the_exact_words_for_supervisord():
     manager = Supervisor()
     assert manager.restart("celery") == (
-        "{ supervisorctl restart celery >&2 || { supervisorctl tail celery >&2; false; }; }"
+        "{ supervisorctl restart 'celery:*' >&2 || { supervisorctl tail celery >&2; false; }; }"
     )
     assert manager.restart("web", 2) == (
         "{ supervisorctl restart web:web_0 >&2 || { supervisorctl tail web:web_0 >&2; false; }; }"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import time
@@ -27,7 +28,9 @@ def one_release(team):
     """The release that every host has, and that every process says it runs."""
     dates = set(team.current().values())
     assert len(dates) == 1
-    assert {row["runs"] for row in team.json("running")} == dates
+    rows = team.json("running")
+    assert {row["runs"] for row in rows if row["unit"] != "nginx"} == dates
+    assert {row["host"] for row in rows if row["unit"] == "nginx"} == {"lb1"}
     return dates.pop()
 
 
@@ -50,6 +53,15 @@ def test_the_first_deploy_serves_the_site(team):
     date = one_release(team)
     assert date in get()
     assert json.loads(get("healthz"))["status"] == "ok"
+
+
+def test_a_process_that_was_not_restarted_is_a_difference_whatever_it_says(team):
+    link = team.inventory.parent / ".sandbox/hosts/queue1/conference/current"
+    switched = link.lstat().st_mtime
+    os.utime(link, follow_symlinks=False)  # as if just switched, to what they run already
+    output = team.fab("-H", "queue1", "running", code=1)
+    os.utime(link, (switched, switched), follow_symlinks=False)
+    assert re.search(r"^fab: queue1: celery \d+: older than the switch at 20", output, re.M)
 
 
 def test_what_a_process_runs_is_not_shown_to_visitors(team):
@@ -97,8 +109,9 @@ def test_a_release_that_cannot_start_is_never_switched_to(team, site):
     assert one_release(team) == before
 
 
-def test_a_release_that_fails_once_it_is_live_goes_back_everywhere(team, site):
+def test_a_release_that_fails_once_it_is_live_goes_back_everywhere(team, site, monkeypatch):
     before, good = one_release(team), site.git("rev-parse", "HEAD")
+    monkeypatch.setitem(team.env, "FABRIC_PROVE_HEALTH", "15")
     site.change("conference/wsgi.py", """
 import os
 if os.path.realpath("../../current") == os.getcwd():
@@ -276,4 +289,4 @@ def wait_until(condition):
     deadline = time.monotonic() + 90
     while not condition():
         assert time.monotonic() < deadline
-        time.sleep(1)
+        time.sleep(3)

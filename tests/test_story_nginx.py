@@ -1,5 +1,7 @@
 """deploy_nginx from a fork of this repository, to a host with a real nginx and its visitors."""
 
+import os
+import re
 import shutil
 import socket
 import subprocess
@@ -95,6 +97,8 @@ def test_the_first_configuration_that_fails_leaves_nginx_as_it_was(fork, change)
     assert "every host is back on the release it had" in output
     with socket.socket() as visitor:
         assert visitor.connect_ex((f"{NETWORK}.1", 8080)) != 0
+    (row,) = fork.json("-R", "nginx", "running")
+    assert [row[key] for key in ("unit", "runs", "current", "")] == ["nginx", "-", "-", "-"]
 
 
 def test_a_configuration_is_switched_without_a_failed_request(fork, change):
@@ -106,6 +110,20 @@ def test_a_configuration_is_switched_without_a_failed_request(fork, change):
     after, is_current = fork.configuration()
     assert after != before and is_current
     assert visitors.failures == [] and visitors.count > 20
+
+
+def test_an_nginx_that_runs_another_configuration_than_current_is_a_difference(fork):
+    link = fork.inventory.parent / ".sandbox/hosts/lb1/nginx/current"
+    live, switched = link.readlink(), link.lstat().st_mtime
+    first = min(link.parent.glob("releases/2*"))
+    link.unlink()
+    link.symlink_to(f"releases/{first.name}")
+    output = fork.fab("-R", "nginx", "running", code=1)
+    link.unlink()
+    link.symlink_to(live)
+    os.utime(link, (switched, switched), follow_symlinks=False)
+    assert re.search(rf"lb1 +nginx +\d+ +{live.name} +{first.name} .* NOT current", output)
+    assert {row["runs"] for row in fork.json("-R", "nginx", "running")} == {live.name}
 
 
 def test_what_only_the_host_finds_out_is_never_switched_to(fork, change):

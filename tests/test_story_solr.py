@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -229,6 +230,13 @@ def releases(team):
             for host in ("solr1", "solr2", "solr3")}
 
 
+def running(team):
+    """`fab running` finds on each host that its core runs what is current there."""
+    rows = team.json("-R", "solr", "running")
+    assert {row["host"]: row["runs"] for row in rows} == releases(team)
+    assert {row["unit"] for row in rows} == {"core conference"}
+
+
 def leftovers(team):
     """The folders of Solr's home that are no live core's; nor does Solr have any such core."""
     names = [name for base in (SOLR1, SOLR2, SOLR3)
@@ -243,6 +251,7 @@ def leftovers(team):
 
 def test_before_a_deploy_there_is_nothing_to_report(team):
     assert "no core yet: fab deploy_solr" in team.fab("solr_status", code=1)
+    assert {(row["runs"], row[""]) for row in team.json("-R", "solr", "running")} == {("-", "-")}
 
 
 def test_the_first_deploy_makes_the_core_everywhere(team):
@@ -390,6 +399,7 @@ def test_an_index_is_built_anew_beside_the_one_that_answers(team):
         with Writers() as writers:
             team.fab("deploy_solr", "--reindex")
         rows = in_sync(team)
+        running(team)  # cores that were loaded before the switch, and swapped in after it
         assert writers.found(SOLR1) == writers.found(SOLR2) == writers.wanted
         writers.delete()
         in_sync(team)
@@ -428,6 +438,7 @@ def test_a_reindex_that_is_interrupted_goes_back_to_the_index_that_was(team):
     assert searchers.failures == []
     assert releases(team) == before
     team.status()
+    running(team)  # swapped back: loaded long before this switch
     assert count(SOLR2, "city_exact:berlin") == 0
     assert leftovers(team) == []
 
@@ -509,6 +520,8 @@ def test_a_host_that_was_down_shows_as_drift_and_is_healed(team):
     team.ctl("solr3", "start", "solr")
     wait_for(SOLR3)
     assert team.status(code=1)["solr3"]["drift"] == "another release"
+    output = team.fab("-R", "solr", "running", code=1)
+    assert re.search(r"^fab: hosts have different releases in solr: solr1 \d+, solr2", output, re.M)
     team.fab("-H", "solr3", "deploy_solr")
     team.fab("deploy_solr")
     assert len(set(releases(team).values())) == 1

@@ -12,4 +12,4 @@ STARTED = datetime.now(UTC).isoformat(timespec="seconds")
 
 def facts() -> dict:
     """What this process answers when asked what it runs."""
-    return {"release": NAME, "pid": os.getpid(), "master": os.getppid(), "started": STARTED}
+    return {"release": NAME, "pid": os.getpid(), "started": STARTED}

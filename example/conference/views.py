@@ -1,5 +1,7 @@
 """What machines ask a process of the site: is it well, and which release does it run?"""
 
+import os
+
 from django.http import JsonResponse
 from django.views.decorators.cache import never_cache
 
@@ -17,5 +19,5 @@ def healthz(request):
 
 @never_cache
 def running(request):
-    """The release that the answering process imported."""
-    return JsonResponse(release.facts())
+    """The release that the answering process imported, and the master that forked it."""
+    return JsonResponse({**release.facts(), "master": os.getppid()})

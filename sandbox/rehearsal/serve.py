@@ -4,22 +4,18 @@ in the way that `stamp`, a file of the release, names.
     serve.py fd                     answers HTTP on the socket that is its standard input
     serve.py PATH                   the same on a Unix socket: the trial
     serve.py worker NAME, ask NAME  a process without HTTP, and the question which release it runs
-    serve.py check, migrate         well, or not
+    serve.py check, migrate, drain  well, or not
 """
 
 import json
 import os
-import signal
 import socket
 import sys
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 WAY = HERE.joinpath("stamp").read_text().split()[1]
-STARTED = time.monotonic()
 FACTS = {"release": HERE.name, "pid": os.getpid()}
 LIVE = sys.argv[1] in ("fd", "worker")
 
@@ -27,35 +23,21 @@ if WAY == "crash" or (WAY == "crash-live" and LIVE):
     raise SystemExit(f"this release fails on purpose: {WAY}")
 
 
-class Answer(BaseHTTPRequestHandler):
-    """Any path is answered with the facts."""
-
-    def do_GET(self):
-        sick = WAY == "sicken" and LIVE and time.monotonic() > STARTED + 7
-        body = json.dumps(FACTS).encode()
-        self.send_response(500 if sick else 200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *words):
-        """Nothing is logged."""
+def unwell():
+    """Why it is, in words: one of the fleet's memcacheds does not answer. None where all do."""
+    for host in json.loads(HERE.joinpath("servers.json").read_text()):
+        if "memcached" in host["roles"]:
+            try:
+                ask_memcached(host["private_dns"])
+            except OSError as error:
+                return f"memcached {host['name']} does not answer: {error}"
 
 
-class Server(ThreadingHTTPServer):
-    """On a socket that is there; TERM ends it after the requests in flight."""
-
-    daemon_threads = False
-
-    def __init__(self, listening):
-        super().__init__(("", 0), Answer, bind_and_activate=False)
-        self.socket.close()
-        self.socket = listening
-        self.socket.setblocking(False)  # another process may have been quicker to accept
-        signal.signal(signal.SIGTERM, self.end)
-
-    def end(self, number, frame):
-        threading.Thread(target=self.shutdown).start()
+def ask_memcached(address):
+    with socket.create_connection((address, 11211), timeout=3) as connection:
+        connection.sendall(b"version\r\n")
+        if not connection.recv(100).startswith(b"VERSION"):
+            raise OSError("no version")
 
 
 def listen(path):
@@ -65,6 +47,14 @@ def listen(path):
     listening.bind(path)
     listening.listen()
     return listening
+
+
+def serve(listening):
+    """Answers until it is told to end."""
+    from web import Server  # where it is needed: it takes a while to load
+
+    with Server(listening, FACTS, unwell, sickens=WAY == "sicken" and LIVE) as server:
+        server.serve_forever(poll_interval=0.05)
 
 
 def worker(path):
@@ -79,6 +69,15 @@ def ask(path):
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(path)
         sys.stdout.write(connection.recv(1000).decode())
+
+
+def check():
+    if reason := unwell():
+        raise SystemExit(reason)
+
+
+def drain():
+    """There is nothing that would have to end first."""
 
 
 def migrate():
@@ -97,10 +96,9 @@ def main(verb, name=""):
     path = os.path.join(os.environ.get("TMPDIR", "/tmp"), f"{name}.sock")
     if verb in ("worker", "ask"):
         return {"worker": worker, "ask": ask}[verb](path)
-    if verb in ("check", "migrate"):
-        return migrate() if verb == "migrate" else None
-    with Server(socket.socket(fileno=0) if verb == "fd" else listen(verb)) as server:
-        server.serve_forever(poll_interval=0.05)
+    if verb in ("check", "drain", "migrate"):
+        return {"check": check, "drain": drain, "migrate": migrate}[verb]()
+    serve(socket.socket(fileno=0) if verb == "fd" else listen(verb))
 
 
 main(*sys.argv[1:])
