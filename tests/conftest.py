@@ -159,7 +159,7 @@ class Visitors:
             try:
                 with urllib.request.urlopen(self.url, timeout=10) as answer:
                     answer.read()
-            except OSError as error:
+            except Exception as error:  # a torn answer too
                 self.failures.append(f"{time.strftime('%T')} {error}")
             time.sleep(0.01)
 
