@@ -123,14 +123,24 @@ def started(command, folder, stdout, patience):
     """The command while it runs, in a process group of its own, from the resolved folder; it is
     ended with the block. A SIGTERM waits while it begins: nothing is left behind by one.
     """
-    folder = resolved(folder)
-    signal.pthread_sigmask(signal.SIG_BLOCK, TERM)
-    process = launch(command, folder, stdout)
+    process, folder = None, resolved(folder)
     try:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, TERM)
+        with term_waits():
+            process = launch(command, folder, stdout)
         yield process
     finally:
-        end(process, patience)
+        if process:
+            end(process, patience)
+
+
+@contextlib.contextmanager
+def term_waits():
+    """A SIGTERM within the block is heard at its end: the probe has one thread."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, TERM)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def resolved(folder):

@@ -114,7 +114,10 @@ class Team:
     def fab(self, *words, code=0):
         """What `fab` prints; it must end with `code`."""
         process = self.start(*words)
-        output = process.communicate(timeout=240)[0]
+        try:
+            output = process.communicate(timeout=240)[0]
+        finally:
+            process.kill()  # one that is late must not go on beside the next
         print(f"$ fab {' '.join(map(str, words))}\n{output}")
         assert process.returncode == code, f"exit code {process.returncode}, not {code}\n{output}"
         return output
@@ -130,7 +133,7 @@ class Team:
         return {row["host"]: row["current"] for row in self.json("check")}
 
 
-def eventually(question, seconds=15):
+def eventually(question, seconds=60):
     """Waits until the answer is true."""
     deadline = time.monotonic() + seconds
     while not question():

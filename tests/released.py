@@ -137,7 +137,7 @@ def connects(family, address):
     return False
 
 
-def wait_for(condition, what, seconds=10):
+def wait_for(condition, what, seconds=60):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"{what}: not within {seconds} s"

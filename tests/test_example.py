@@ -258,7 +258,7 @@ def test_a_worker_tells_its_release_and_a_restart_loses_nothing(publish):
             assert (answer["release"], answer["pid"]) == (RELEASE, process.pid)
         assert 2 <= recorded(site) < 30
         with running(worker):
-            wait_for(lambda: recorded(site) >= 30, "all tasks", 15)
+            wait_for(lambda: recorded(site) >= 30, "all tasks")
         assert site.manage("count_records", batch) == "done 30 distinct 30"
 
 

@@ -14,6 +14,7 @@ from tests.conftest import FLEET, ROOT, Team, inventory_of
 
 
 @pytest.mark.story
+@pytest.mark.timeout(1200)
 def test_the_quick_set_is_survived(tmp_path):
     run = Team(inventory_of(FLEET, "127.0.111", tmp_path / "servers.json")).start(
         "rehearse", "--quick")

@@ -105,7 +105,7 @@ def test_a_job_whose_worker_is_killed_fails_in_time_and_a_lost_one_has_expired(s
             wait_for(lambda: state(nia, job) == "running", "the worker")
             os.killpg(worker.pid, signal.SIGKILL)
         assert state(nia, job) == "running"
-        wait_for(lambda: state(nia, job) == "failed", "the failure", 10)
+        wait_for(lambda: state(nia, job) == "failed", "the failure")
         with socket.create_connection((CACHE1, 11211)) as cache:
             cache.sendall(b"flush_all\r\n")
             assert cache.recv(9) == b"OK\r\n"
@@ -122,11 +122,11 @@ def test_a_message_that_this_release_does_not_know_waits_for_one_that_does(site)
         with running(site.command(*WORKER)):
             site.manage("shell", "-v0", "-c", send)
             batch = site.manage("queue_records", "1")
-            wait_for(lambda: counted(site, batch) == "done 1 distinct 1", "the other task", 20)
+            wait_for(lambda: counted(site, batch) == "done 1 distinct 1", "the other task")
         assert counted(site, "b") == "done 0 distinct 0"
         tasks.write_text(old.replace("seconds: float = 0)", "seconds: float = 0, note: str = '')"))
         with running(site.command(*WORKER)):
-            wait_for(lambda: counted(site, "b") == "done 1 distinct 1", "the task", 30)
+            wait_for(lambda: counted(site, "b") == "done 1 distinct 1", "the task")
 
 
 def counted(site, batch):

@@ -57,7 +57,7 @@ def test_two_indexers_share_the_work_and_one_that_is_killed_costs_nothing(front,
     site.manage("shell", "-v0", "-c", FILL)
     command = site.command("python", "manage.py", "index_flagged")
     one = subprocess.Popen(**command, stdout=subprocess.PIPE)
-    wait_for(lambda: found(front) > ROWS / 10, "the first rows", 60)
+    wait_for(lambda: found(front) > ROWS / 10, "the first rows")
     one.send_signal(signal.SIGSTOP)  # in the middle of its share, which stays locked
     said = site.manage("index_flagged")
     assert 0 < int(said.split()[1]) < ROWS, said
