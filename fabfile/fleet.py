@@ -183,7 +183,7 @@ class Fleet:
         """
         if env.dry:
             return self._print(command, hosts, step)
-        hosts = [host for host in self._these(hosts) if host not in self.session.bad_hosts]
+        hosts = self._these(hosts)
         gate = Gate(len(hosts))
 
         def on_host(host):
@@ -205,7 +205,9 @@ class Fleet:
         return self._fan_out(on_host, [self._these(hosts)], step)
 
     def _these(self, hosts):
-        return self.hosts if hosts is None else tuple(hosts)
+        """Those that are meant, without the ones that have left the run."""
+        meant = self.hosts if hosts is None else hosts
+        return tuple(host for host in meant if host not in self.session.bad_hosts)
 
     def connect(self, function, *, groups=None, step=""):
         """`function(connection)` for each host, as Fabric's tasks want it. Of `groups` of hosts,
@@ -215,7 +217,8 @@ class Fleet:
         def on_host(host):
             return Outcome(host, value=function(self._talking(host)))
 
-        return self._fan_out(on_host, groups or [self.hosts], step, reach=not env.dry)
+        groups = [self._these(group) for group in groups or [self.hosts]]
+        return self._fan_out(on_host, groups, step, reach=not env.dry)
 
     def _talking(self, host):
         """Its connection, whose c.run() speaks through the listener; with --dry it only speaks."""
@@ -252,11 +255,10 @@ class Fleet:
 
     def _fan_out(self, function, groups, step, *, reach=False, at_once=None):
         """function(host) → Outcome, group after group until one fails."""
-        wanted = [[h for h in group if h not in self.session.bad_hosts] for group in groups]
         started, outcomes = time.monotonic(), Outcomes()
         self.listener(Event("begin", step))
         try:
-            for hosts in wanted:
+            for hosts in groups:
                 if reach:
                     self.session.prepare(hosts)
                 self._work(function, hosts, step, outcomes, at_once or self.session.pool_size)

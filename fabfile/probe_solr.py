@@ -548,9 +548,7 @@ def status_of(host, core, loaded, failed):
     """One core: its index, its replication, its configuration, and what is wrong with it."""
     if core not in loaded:
         return {"error": failed.get(core, "not loaded")}
-    facts = loaded[core]["index"]
-    found = {"documents": facts["numDocs"], "bytes": facts["sizeInBytes"], **index(host, core),
-             "error": failed.get(core, "")}
+    found = {**opened(loaded[core]["index"]), "error": failed.get(core, "")}
     conf = host.current / core / "conf"
     try:
         found["drift"] = loaded_fingerprint(host, core) != fingerprint(conf)
@@ -560,6 +558,16 @@ def status_of(host, core, loaded, failed):
     found["polling"] = follows.get("isPollingDisabled") != "true" if follows else None
     found["error"] = found["error"] or follows.get("ERROR", "")
     return found
+
+
+def opened(facts):
+    """What a core answers with, all of one moment: its documents, and the commit they are of."""
+    return {
+        "documents": facts["numDocs"],
+        "bytes": facts["sizeInBytes"],
+        "version": int(facts["userData"].get("commitTimeMSec", 0)),
+        "generation": int(facts["segmentsFile"].removeprefix("segments_"), 36),
+    }
 
 
 def running(host, request):

@@ -158,6 +158,15 @@ def test_a_core_that_is_not_loaded_is_none_that_runs(solr):
     assert (said["ok"], said["reason"], said["processes"]) == (False, "no such class", [])
 
 
+def test_what_a_core_has_opened():
+    empty = {"numDocs": 0, "sizeInBytes": 69, "segmentsFile": "segments_1", "userData": {}}
+    assert probe_solr.opened(empty) == {
+        "documents": 0, "bytes": 69, "version": 0, "generation": 1}
+    committed = empty | {"segmentsFile": "segments_1a", "userData": {"commitTimeMSec": "1795500"}}
+    assert probe_solr.opened(committed) == {
+        "documents": 0, "bytes": 69, "version": 1795500, "generation": 46}
+
+
 def test_a_solr_that_got_nothing_from_here_is_not_asked(solr):
     found, place = solr()
     found.solr = Silent()
