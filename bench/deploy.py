@@ -110,7 +110,10 @@ class Bench:
         self.run(self.fab("setup"))
 
     def run(self, command):
-        """Seconds that a command took; it has to succeed."""
+        """Seconds that a command took; it has to succeed. What others wrote is on the disk before:
+        a command that syncs what it writes would wait for that too.
+        """
+        os.sync()
         started = time.perf_counter()
         done = subprocess.run(command, cwd=ROOT, env=self.env, capture_output=True, text=True)
         seconds = time.perf_counter() - started

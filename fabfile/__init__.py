@@ -6,6 +6,8 @@ from pathlib import Path
 HERE = str(Path(__file__).resolve().parent)
 # Invoke puts this folder itself on sys.path, where celery.py and others would shadow real packages.
 sys.path[:] = [str(Path(HERE).parent), *(path for path in sys.path if path != HERE)]
+# Invoke keeps Python from writing .pyc files: all of this would be compiled at each start.
+sys.dont_write_bytecode = bool(sys.flags.dont_write_bytecode)
 
 from . import cli  # noqa: E402
 from .adopt import adopt  # noqa: E402, F401

@@ -115,6 +115,18 @@ def test_the_search_root_may_be_anywhere(tmp_path):
     assert "web1 | uptime" in fab("-r", ROOT, "--dry", "-R", "web", "--", "uptime", cwd=tmp_path)[0]
 
 
+def test_nothing_is_compiled_at_each_start(tmp_path):
+    for name in ("fabfile", "templates"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("fabric.yml", "inventory.py", "servers.json"):
+        shutil.copy(ROOT / name, tmp_path)
+    environ = {**os.environ}
+    environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    fab("--list", cwd=tmp_path, env=environ)
+    compiled = {path.name.partition(".")[0] for path in (tmp_path / "fabfile").glob("*/*.pyc")}
+    assert {"cli", "deploy", "fleet", "release"} <= compiled
+
+
 def test_a_reader_that_leaves_is_no_error():
     listing = subprocess.Popen([BIN / "fab", "--list"], cwd=ROOT, stdout=subprocess.PIPE,
                                stderr=subprocess.PIPE, text=True)
