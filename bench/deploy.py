@@ -106,7 +106,7 @@ class Bench:
 
     def wipe(self):
         """Nothing is deployed any more, by anybody."""
-        self.run(self.ssh("rm -rf ours theirs .fab", "/dev/null"))
+        self.run(self.ssh("rm -rf ours theirs .fab *.tar.gz", "/dev/null"))
         self.run(self.fab("setup"))
 
     def run(self, command):

@@ -18,7 +18,12 @@ WHOLE = "d=theirs/$(date +%s%N); mkdir -p $d && tar -xzf - -C $d && ln -sfn $PWD
 DELTA = ("d=theirs/$(date +%s%N); cp -al $(readlink theirs/current) $d && "
          "tar -xzf - --unlink-first -C $d && ln -sfn $PWD/$d theirs/current")
 
-UNPACK = WHOLE.replace("-xzf -", "-xzf site.tar.gz")
+
+def unpack(archive):
+    """The same of an archive on the host. Each tool has its own: what another one has put there
+    must not save it the way.
+    """
+    return WHOLE.replace("-xzf -", f"-xzf {archive}")
 
 
 def threading_group(bench):
@@ -29,8 +34,8 @@ from fabric import Config, ThreadingGroup
 from paramiko import SSHConfig
 config = Config(ssh_config=SSHConfig.from_path({str(bench.folder / ".sandbox/ssh_config")!r}))
 hosts = ThreadingGroup(*{bench.addresses!r}, config=config)
-hosts.put({str(bench.tar)!r}, "site.tar.gz")
-hosts.run({UNPACK!r}, hide=True, in_stream=False)
+hosts.put({str(bench.tar)!r}, "group.tar.gz")
+hosts.run({unpack("group.tar.gz")!r}, hide=True, in_stream=False)
 hosts.close()
 """)
     return [sys.executable, str(program)]
@@ -61,8 +66,8 @@ def pyinfra(bench):
     (bench.folder / "hosts.py").write_text(f"bare = {[(host, data) for host in bench.addresses]!r}")
     (bench.folder / "put.py").write_text(f"""
 from pyinfra.operations import files, server
-files.put(src={str(bench.tar)!r}, dest="site.tar.gz")
-server.shell(commands=[{UNPACK!r}])
+files.put(src={str(bench.tar)!r}, dest="pyinfra.tar.gz")
+server.shell(commands=[{unpack("pyinfra.tar.gz")!r}])
 """)
     return of_uv("pyinfra", "pyinfra", "--yes", str(bench.folder / "hosts.py"),
                  str(bench.folder / "put.py"))
@@ -77,8 +82,8 @@ env.update(hosts={bench.addresses!r}, port="2222", pool_size=32, disable_known_h
            key_filename={str(bench.folder / ".sandbox/key")!r}, abort_on_prompts=True)
 @parallel
 def deploy():
-    put({str(bench.tar)!r}, "site.tar.gz")
-    run({UNPACK!r})
+    put({str(bench.tar)!r}, "classic.tar.gz")
+    run({unpack("classic.tar.gz")!r})
 """)
     return of_uv("fab-classic", "fab", "--fabfile", str(program), "--hide=everything", "deploy")
 
