@@ -45,9 +45,11 @@ class Artifact:
         path = self.path.with_suffix(".tar.gz")
         if not path.exists():
             scratch = path.with_suffix(f".{os.getpid()}")
-            with open(self.path, "rb") as tar, open(scratch, "wb") as file, \
-                    gzip.GzipFile("", "wb", fileobj=file, mtime=0, compresslevel=LEVEL) as packed:
-                shutil.copyfileobj(tar, packed)
+            with open(self.path, "rb") as tar, open(scratch, "wb") as file:
+                with gzip.GzipFile("", "wb", LEVEL, file, mtime=0) as packed:
+                    shutil.copyfileobj(tar, packed)
+                file.flush()
+                os.fsync(file.fileno())  # nobody looks at it again before it travels
             os.replace(scratch, path)
         return path
 

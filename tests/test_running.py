@@ -167,6 +167,16 @@ def test_what_a_core_has_opened():
         "documents": 0, "bytes": 69, "version": 1795500, "generation": 46}
 
 
+def test_a_commit_that_is_not_opened_yet_does_not_count(solr):
+    found, _ = solr("aa")
+    later = {"indexversion": 1800000, "generation": 9, "details": {}}  # fetched a moment ago
+    found.solr.replicate = lambda core, command: later
+    facts = {"numDocs": 0, "sizeInBytes": 69, "segmentsFile": "segments_2",
+             "userData": {"commitTimeMSec": "1795500"}}
+    said = probe_solr.status_of(found, "talks", {"talks": {"index": facts}}, {})
+    assert (said["documents"], said["version"], said["generation"]) == (0, 1795500, 2)
+
+
 def test_a_solr_that_got_nothing_from_here_is_not_asked(solr):
     found, place = solr()
     found.solr = Silent()

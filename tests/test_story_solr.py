@@ -277,17 +277,6 @@ def test_what_is_written_through_nginx_is_found_through_nginx(team):
     assert reads and not any("127.0.81.2:8983" in line for line in reads)
 
 
-def test_a_slave_that_is_not_behind_has_as_many_documents_as_its_master(team):
-    with Writers() as writers:
-        for _ in range(6):
-            rows = rows_of(team.start("--json", "solr_status").communicate()[0])
-            for name in ("solr2", "solr3"):
-                if rows[name]["behind"] == "0":
-                    assert rows[name]["documents"] == rows["solr1"]["documents"]
-    writers.delete()
-    in_sync(team)
-
-
 @pytest.mark.parametrize("path", ["/update", "/update/", "/update/json", "/update/json/docs",
                                   "/update/csv", "/update;a=b", "/select?qt=/update"])
 def test_a_slave_takes_no_update(team, path):
