@@ -20,6 +20,7 @@ from io import BytesIO
 from pathlib import Path, PurePosixPath
 
 from .errors import Failed, NotInstalled, Refused, Usage
+from .files import replacing
 
 RESERVED = {".manifest", ".venv"}  # what a release has of its own in its root
 POINTERS = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_COMMON_DIR",
@@ -44,13 +45,10 @@ class Artifact:
         """The Path of its .tar.gz, for a host that has nothing of it; made when first asked for."""
         path = self.path.with_suffix(".tar.gz")
         if not path.exists():
-            scratch = path.with_suffix(f".{os.getpid()}")
-            with open(self.path, "rb") as tar, open(scratch, "wb") as file:
-                with gzip.GzipFile("", "wb", LEVEL, file, mtime=0) as packed:
-                    shutil.copyfileobj(tar, packed)
-                file.flush()
-                os.fsync(file.fileno())  # nobody looks at it again before it travels
-            os.replace(scratch, path)
+            with replacing(path) as scratch, open(self.path, "rb") as tar, \
+                    open(scratch, "wb") as file, \
+                    gzip.GzipFile("", "wb", LEVEL, file, mtime=0) as packed:
+                shutil.copyfileobj(tar, packed)
         return path
 
 
@@ -360,11 +358,10 @@ def _cached(cache, key):
 
 
 def _note(path, made):
-    new = path.with_suffix(f".{os.getpid()}")
     facts = asdict(made)
     del facts["path"]
-    new.write_text(json.dumps(facts))
-    os.replace(new, path)
+    with replacing(path) as scratch:
+        scratch.write_text(json.dumps(facts))
 
 
 def sha256_of(path):

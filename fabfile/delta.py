@@ -4,11 +4,11 @@ not have, in one compressed stream, built once for each manifest that hosts have
 
 import gzip
 import hashlib
-import os
 import tarfile
 from pathlib import Path
 
 from .errors import Failed
+from .files import replacing
 
 
 def build(artifact, base, *, always=()):
@@ -20,9 +20,8 @@ def build(artifact, base, *, always=()):
     name = hashlib.sha256("\0".join([base, *always]).encode()).hexdigest()[:16]
     path = artifact.path.with_name(f"{artifact.sha256}-{name}.delta.tar.gz")
     if not path.exists():
-        scratch = path.with_suffix(f".{os.getpid()}")
-        write(artifact.path, scratch, set(base.splitlines()), always)
-        scratch.replace(path)
+        with replacing(path) as scratch:
+            write(artifact.path, scratch, set(base.splitlines()), always)
     return path
 
 
@@ -61,7 +60,6 @@ def manifest(artifact, sha256, fetch):
         text = fetch()
         if hashlib.sha256(text.encode()).hexdigest() != sha256:
             raise Failed("the manifest that a host has is not the one it recorded")
-        scratch = path.with_suffix(f".{os.getpid()}")
-        scratch.write_text(text)
-        scratch.replace(path)
+        with replacing(path) as scratch:
+            scratch.write_text(text)
     return path.read_text()

@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 from .artifact import sha256_of
 from .env import env
 from .errors import Failed, NotInstalled, Refused
+from .files import replacing
 
 REMEDY = "build it (pip wheel), put it where pip looks (PIP_FIND_LINKS), its hash into the lock"
 
@@ -84,9 +85,8 @@ def fetched(lock, python, cache):
         for digest, name in names.items():
             (cache / digest).mkdir(exist_ok=True)
             os.replace(Path(folder) / name, cache / digest / name)
-        new = Path(folder) / "note"
-        new.write_text(json.dumps(names))
-        os.replace(new, note)
+        with replacing(note) as new:
+            new.write_text(json.dumps(names))
     return noted(note)
 
 

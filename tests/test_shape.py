@@ -10,7 +10,7 @@ from tests.conftest import ROOT
 
 FABFILE = ROOT / "fabfile"
 ROWS = (
-    {"errors", "shell", "run", "reply", "visitors"},
+    {"errors", "files", "shell", "run", "reply", "visitors"},
     {"env", "schema"},
     {"table", "ssh", "gate", "processes", "delta", "templates"},
     {"progress", "remote", "machine"},
